@@ -1,0 +1,31 @@
+# Two commands do all the set-up: `make demo` and `make test`. Each makes .venv where it is missing and keeps it otherwise.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?=
+DEMO_OUT ?= demo
+
+.PHONY: demo test lint format clean
+
+$(VENV)/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/nnunetv2_levit demo --output $(DEMO_OUT) $(if $(DATA),--data $(DATA))
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check nnunetv2_levit tests
+	$(BIN)/ruff format --check nnunetv2_levit tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check nnunetv2_levit tests
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix nnunetv2_levit tests
+	$(BIN)/ruff format nnunetv2_levit tests
+
+clean:
+	rm -rf $(VENV) build *.egg-info demo

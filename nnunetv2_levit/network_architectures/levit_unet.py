@@ -1,0 +1,168 @@
+"""LeViT-UNet (Xu et al. 2021, arXiv 2107.08623): a LeViT encoder with a convolutional U-Net decoder.
+
+Follows the authors' code where it and the paper differ: attention before MLP, batch norm after each linear layer, the
+logits predicted at half resolution and upsampled.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_attention_bias_table
+from nnunetv2_levit.network_architectures.decoder_blocks import UpsampleConvBlock, upsample
+from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS, LeViTEncoder
+from nnunetv2_levit.network_architectures.pretrained import LoadReport, load_levit_encoder
+
+DECODER_WIDTHS = (512, 256, 128)
+
+
+class LeViTUNetDecoder(nn.Module):
+    """Three upsampling blocks and the segmentation heads.
+
+    ``forward`` takes the fused map at stride 16, the convolutional maps c1 to c3 and the image size, and returns the
+    logits at full resolution followed by the auxiliary ones at 1/4 and 1/8 where those heads exist.
+    """
+
+    def __init__(
+        self, *, fused_width: int, skip_widths: tuple[int, int, int], num_classes: int, skips: int, auxiliary_heads: bool
+    ) -> None:
+        super().__init__()
+        c1, c2, c3 = (width if skips > index else 0 for index, width in enumerate(skip_widths))
+        d1, d2, d3 = DECODER_WIDTHS
+        self.skips = skips
+        self.blocks = nn.ModuleList(
+            [UpsampleConvBlock(fused_width, d1), UpsampleConvBlock(d1 + c3, d2), UpsampleConvBlock(d2 + c2, d3)]
+        )
+        # named seg_layers because `nnUNetv2_train -pretrained_weights` leaves out what is called so
+        self.seg_layers = nn.ModuleList([nn.Conv2d(d3 + c1, num_classes, 3, padding=1)])
+        if auxiliary_heads:
+            self.seg_layers.extend([nn.Conv2d(d2, num_classes, 1), nn.Conv2d(d1, num_classes, 1)])
+
+    def forward(
+        self, x: Tensor, convolutional: list[Tensor], image_size: tuple[int, int], *, auxiliary: bool
+    ) -> list[Tensor]:
+        block_outputs = []
+        for block, depth in zip(self.blocks, (2, 1, 0), strict=True):
+            skip = convolutional[depth]
+            x = block(x, (skip.shape[2], skip.shape[3]))
+            block_outputs.append(x)
+            if self.skips > depth:
+                x = torch.cat([x, skip], dim=1)
+        outputs = [upsample(self.seg_layers[0](x), image_size)]
+        if auxiliary:
+            for layer, features, stride in zip(self.seg_layers[1:], block_outputs[1::-1], (4, 8), strict=True):
+                # nnU-Net rounds the sizes of the downsampled targets, strided convolutions round up
+                size = (round(image_size[0] / stride), round(image_size[1] / stride))
+                outputs.append(upsample(layer(features), size))
+        return outputs
+
+
+class LeViTUNet(nn.Module):
+    """LeViT-UNet of one of the paper's three sizes.
+
+    ``forward`` takes (B, in_channels, H, W) with H and W at most those of ``image_size`` and returns logits
+    (B, num_classes, H, W); with ``deep_supervision`` set, a list of logits at 1, 1/4 and 1/8 of the resolution.
+
+    Args:
+        variant: "128s", "192" or "384".
+        image_size: height and width in pixels, 32 to 1024 each; sets the extent of the attention biases.
+        transformer: False gives the paper's "-Conv" networks (Table 3), which decode c4 alone.
+        skips: how many skip connections, from c1 inwards (Table 4): 0 to 4. Without a transformer c4 is the decoder's
+            only input and stays.
+        identity_attention: every token attends to itself alone (an ablation; the queries, keys and biases are left out).
+        drop_path: probability of dropping a residual branch; None takes LeViT's own (0, 0, 0.1).
+        auxiliary_heads: adds 1x1 heads for deep supervision (not in the paper).
+        pretrained: a timm tag, a local file, or None; see ``pretrained.load_levit_encoder``.
+        bias_policy: how pretrained attention biases are resized to the image size.
+    """
+
+    deep_supervision_scales = (1.0, 0.25, 0.125)
+
+    def __init__(
+        self,
+        *,
+        variant: str,
+        in_channels: int,
+        num_classes: int,
+        image_size: tuple[int, int],
+        transformer: bool = True,
+        skips: int = 4,
+        identity_attention: bool = False,
+        drop_path: float | None = None,
+        auxiliary_heads: bool = False,
+        pretrained: str | Path | None = None,
+        bias_policy: BiasPolicy = "extend",
+    ) -> None:
+        super().__init__()
+        if variant not in LEVIT_VARIANTS:
+            raise ValueError(f"LeViT-UNet variant {variant!r} is unknown: choose one of {', '.join(LEVIT_VARIANTS)}")
+        if skips not in range(5):
+            raise ValueError(f"LeViT-UNet has 0 to 4 skip connections, not {skips!r}")
+        widths = LEVIT_VARIANTS[variant]
+        self.variant = variant
+        self.image_size = image_size
+        self.auxiliary_heads = auxiliary_heads
+        self.deep_supervision = auxiliary_heads
+        self.encoder = LeViTEncoder(
+            variant=widths,
+            in_channels=in_channels,
+            image_size=image_size,
+            transformer=transformer,
+            identity_attention=identity_attention,
+            drop_path=drop_path,
+        )
+        stem_width = widths.widths[0]
+        self.use_c4 = skips == 4 or not transformer
+        self.decoder = LeViTUNetDecoder(
+            fused_width=(stem_width if self.use_c4 else 0) + (sum(widths.widths) if transformer else 0),
+            skip_widths=(stem_width // 8, stem_width // 4, stem_width // 2),
+            num_classes=num_classes,
+            skips=skips,
+            auxiliary_heads=auxiliary_heads,
+        )
+        self.pretrained_report: LoadReport | None = None
+        if pretrained is not None:
+            self.load_pretrained(pretrained, bias_policy=bias_policy)
+
+    def load_pretrained(self, source: str | Path, *, bias_policy: BiasPolicy = "extend") -> LoadReport:
+        """Load ImageNet weights into the encoder; the report is kept as ``pretrained_report``."""
+        self.pretrained_report = load_levit_encoder(
+            self.encoder, source, variant=LEVIT_VARIANTS[self.variant], bias_policy=bias_policy
+        )
+        return self.pretrained_report
+
+    def adapt_state_dict(
+        self, state: dict[str, Tensor], *, image_size: tuple[int, int], bias_policy: BiasPolicy = "extend"
+    ) -> dict[str, Tensor]:
+        """A state dict of this network built for another ``image_size``, with its bias tables resized to this one's."""
+        old, new = self.encoder.bias_grids(image_size), self.encoder.bias_grids(self.image_size)
+        adapted = dict(state)
+        for name in old:
+            key = f"encoder.{name}"
+            if key in adapted:
+                adapted[key] = resize_attention_bias_table(
+                    adapted[key], old_grid=old[name], new_grid=new[name], policy=bias_policy
+                )
+        return adapted
+
+    def _fuse(self, c4: Tensor, transformer: list[Tensor]) -> Tensor:
+        """Concat [c4, s1, up(s2), up(up(s3))] at stride 16.
+
+        ``up`` doubles the map; only then is it resized to the grid of c4, where that differs (14 -> 7 -> 4 tokens:
+        4 -> 8 -> 16 -> 14), as the authors' code does. A direct resize gives other numbers.
+        """
+        size = (c4.shape[2], c4.shape[3])
+        maps = [c4] if self.use_c4 else []
+        for doublings, x in enumerate(transformer):
+            for _ in range(doublings):
+                x = upsample(x, (2 * x.shape[2], 2 * x.shape[3]))
+            maps.append(upsample(x, size))
+        return torch.cat(maps, dim=1)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        auxiliary = self.deep_supervision and self.auxiliary_heads
+        convolutional, transformer = self.encoder(x)
+        fused = self._fuse(convolutional[3], transformer)
+        outputs = self.decoder(fused, convolutional, (x.shape[2], x.shape[3]), auxiliary=auxiliary)
+        return outputs if auxiliary else outputs[0]
