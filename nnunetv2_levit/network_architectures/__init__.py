@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS
 from nnunetv2_levit.network_architectures.levit_unet import LeViTUNet
 
@@ -35,13 +36,13 @@ def create(name: str, *, in_channels: int, num_classes: int, image_size: tuple[i
     """Build a registered network for ``image_size`` (height, width) in pixels.
 
     Raises:
-        ValueError: unknown name, a size outside 32 to 1024, or a channel or class count below 1.
+        UserError: unknown name, a size outside 32 to 1024, or a channel or class count below 1.
     """
     if name not in REGISTRY:
-        raise ValueError(f"network {name!r} is not registered: choose one of {', '.join(REGISTRY)}")
+        raise UserError(f"network {name!r} is not registered: choose one of {', '.join(REGISTRY)}")
     size = tuple(int(side) for side in image_size)
     if len(size) != 2 or not all(MIN_SIZE <= side <= MAX_SIZE for side in size):
-        raise ValueError(f"image size {tuple(image_size)} is not (height, width) with {MIN_SIZE} to {MAX_SIZE} pixels each")
+        raise UserError(f"image size {tuple(image_size)} is not (height, width) with {MIN_SIZE} to {MAX_SIZE} pixels each")
     if in_channels < 1 or num_classes < 1:
-        raise ValueError(f"{name} needs at least one channel and one class, got {in_channels} and {num_classes}")
+        raise UserError(f"{name} needs at least one channel and one class, got {in_channels} and {num_classes}")
     return REGISTRY[name](in_channels=in_channels, num_classes=num_classes, image_size=size, **options)

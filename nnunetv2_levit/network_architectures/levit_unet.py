@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_attention_bias_table
 from nnunetv2_levit.network_architectures.decoder_blocks import UpsampleConvBlock, upsample
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS, LeViTEncoder
@@ -96,9 +97,9 @@ class LeViTUNet(nn.Module):
     ) -> None:
         super().__init__()
         if variant not in LEVIT_VARIANTS:
-            raise ValueError(f"LeViT-UNet variant {variant!r} is unknown: choose one of {', '.join(LEVIT_VARIANTS)}")
+            raise UserError(f"LeViT-UNet variant {variant!r} is unknown: choose one of {', '.join(LEVIT_VARIANTS)}")
         if skips not in range(5):
-            raise ValueError(f"LeViT-UNet has 0 to 4 skip connections, not {skips!r}")
+            raise UserError(f"LeViT-UNet has 0 to 4 skip connections, not {skips!r}")
         widths = LEVIT_VARIANTS[variant]
         self.variant = variant
         self.image_size = image_size

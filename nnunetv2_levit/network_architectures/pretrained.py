@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from timm.models import adapt_input_conv
-from torch import Tensor, nn
+from torch import Tensor
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_attention_bias_table
@@ -151,7 +151,3 @@ def load_levit_encoder(
     encoder.load_state_dict(wanted)
     return report
 
-
-def count_parameters(module: nn.Module) -> int:
-    """Number of learnable scalars."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,152 @@
+"""The command ``nnunetv2_levit``. Heavy modules are imported inside the subcommand that needs them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nnunetv2_levit
+from nnunetv2_levit.errors import exit_on_user_error
+
+# subcommands that hand everything to nnU-Net, with the trainers made known to it
+PASSED_THROUGH = {
+    "train": "nnUNetv2_train",
+    "predict": "nnUNetv2_predict",
+    "plan": "nnUNetv2_plan_and_preprocess",
+}
+
+
+def _run_nnunet(command: str, arguments: Sequence[str]) -> None:
+    from importlib.metadata import entry_points
+
+    from nnunetv2_levit.environment import set_up_process
+
+    set_up_process()
+    (entry,) = entry_points(group="console_scripts", name=PASSED_THROUGH[command])
+    sys.argv = [PASSED_THROUGH[command], *arguments]
+    entry.load()()
+
+
+def _env(_: argparse.Namespace) -> None:
+    from nnunetv2_levit.environment import shell_lines
+
+    print(shell_lines())
+
+
+def _enable(_: argparse.Namespace) -> None:
+    from nnunetv2_levit.environment import enable
+
+    print(f"nnU-Net now finds the trainers in this Python environment, through {enable()}")
+
+
+def _disable(_: argparse.Namespace) -> None:
+    from nnunetv2_levit.environment import disable
+
+    print("disabled" if disable() else "there was nothing to disable")
+
+
+def _trainers(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.trainers.listing import as_json, as_text
+
+    print(as_json() if arguments.json else as_text())
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.dataset_conversion import acdc
+    from nnunetv2_levit.dataset_conversion.raw_dataset import stale_preprocessed_splits
+
+    target = acdc.convert(
+        arguments.input,
+        dataset_id=arguments.dataset,
+        scheme=arguments.splits,
+        overwrite=arguments.overwrite,
+        workers=arguments.workers,
+    )
+    print(f"{target} is complete; next: nnUNetv2_plan_and_preprocess -d {arguments.dataset} -c 2d --verify_dataset_integrity")
+    if (stale := stale_preprocessed_splits(target)) is not None:
+        print(f"note: {stale} holds other splits, at which nnU-Net's planner stops: remove it before planning")
+
+
+def _configure(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.configurations import add_configuration
+
+    name, path, remark = add_configuration(
+        dataset_id=arguments.dataset,
+        base=arguments.base,
+        patch_size=tuple(arguments.patch),
+        batch_size=arguments.batch,
+        name=arguments.name,
+        plans_name=arguments.plans,
+        overwrite=arguments.overwrite,
+    )
+    print(f"{path} has the configuration {name}; next: nnUNetv2_train {arguments.dataset} {name} 0 -tr LeViTUNetTrainer")
+    if remark:
+        print(f"note: {remark}")
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.demo import run_demo
+
+    run_demo(output=arguments.output, data=arguments.data)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands except those passed through to nnU-Net."""
+    parser = argparse.ArgumentParser(prog="nnunetv2_levit", description="Transformer-CNN hybrids for nnU-Net v2.")
+    parser.add_argument("--version", action="version", version=f"nnunetv2_levit {nnunetv2_levit.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, function, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(function=function)
+        return sub
+
+    command("env", _env, "print the shell line that makes nnU-Net find the trainers")
+    command("enable", _enable, "make nnU-Net find the trainers in this Python environment for good")
+    command("disable", _disable, "undo enable")
+    sub = command("trainers", _trainers, "list trainer families, sizes and options")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    for name, target in PASSED_THROUGH.items():
+        commands.add_parser(name, help=f"{target} with the trainers made known (takes its flags)", add_help=False)
+
+    sub = command("convert", _convert, "convert a published dataset to nnU-Net's raw format")
+    sub.add_argument("name", choices=["acdc"], metavar="NAME", help="acdc")
+    sub.add_argument("-i", "--input", type=Path, required=True, help="the dataset as released and unpacked")
+    sub.add_argument("-d", "--dataset", type=int, required=True, help="nnU-Net dataset id, 1 to 999")
+    sub.add_argument(
+        "--splits",
+        choices=["crossval", "levit_unet", "unet2022", "none"],
+        default="crossval",
+        help="5-fold cross-validation by patient (default), a paper's shares as fold 0, or nothing",
+    )
+    sub.add_argument("--overwrite", action="store_true", help="replace an existing dataset of this id")
+    sub.add_argument("-w", "--workers", type=int, default=4, help="cases in parallel (default 4)")
+
+    sub = command("configure", _configure, "add a configuration with another patch size to a plans file")
+    sub.add_argument("-d", "--dataset", type=int, required=True, help="nnU-Net dataset id")
+    sub.add_argument("--from", dest="base", default="2d", help="2D configuration to inherit from (default 2d)")
+    sub.add_argument("--patch", type=int, nargs=2, required=True, metavar=("HEIGHT", "WIDTH"), help="in pixels")
+    sub.add_argument("--batch", type=int, help="batch size (default: inherited)")
+    sub.add_argument("--name", help="name of the configuration (default: <from>_p<height>x<width>)")
+    sub.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default nnUNetPlans)")
+    sub.add_argument("--overwrite", action="store_true", help="replace a configuration of this name")
+
+    sub = command("demo", _demo, "run the whole chain on the CPU, from data to a scored prediction")
+    sub.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything it writes")
+    sub.add_argument("--data", type=Path, help="ACDC as released (default: a synthetic phantom)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point; bad input ends with one sentence and exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with exit_on_user_error():
+        if arguments and arguments[0] in PASSED_THROUGH:
+            _run_nnunet(arguments[0], arguments[1:])
+            return
+        parsed = build_parser().parse_args(arguments)
+        parsed.function(parsed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Further configurations in a plans file: another patch size on the same preprocessed data."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_levit.dataset_conversion.raw_dataset import nnunet_folder
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE
+
+
+def _plans_file(dataset_id: int, plans_name: str) -> Path:
+    folder = nnunet_folder("nnUNet_preprocessed")
+    datasets = sorted(folder.glob(f"Dataset{dataset_id:03d}_*"))
+    if len(datasets) != 1:
+        found = "no dataset" if not datasets else f"{len(datasets)} datasets"
+        raise UserError(f"{folder} holds {found} with id {dataset_id}: run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first")
+    path = datasets[0] / f"{plans_name}.json"
+    if not path.is_file():
+        raise UserError(f"there is no plans file {path}: run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first")
+    return path
+
+
+def _resolved(configurations: dict[str, dict], name: str) -> dict:
+    configuration = configurations[name]
+    parent = configuration.get("inherits_from")
+    return {**_resolved(configurations, parent), **configuration} if parent in configurations else dict(configuration)
+
+
+def add_configuration(
+    *,
+    dataset_id: int,
+    base: str,
+    patch_size: tuple[int, int],
+    batch_size: int | None = None,
+    name: str | None = None,
+    plans_name: str = "nnUNetPlans",
+    overwrite: bool = False,
+) -> tuple[str, Path, str | None]:
+    """Add a configuration that inherits from the 2D configuration ``base`` with another patch (pixels) and batch size.
+
+    Preprocessed data are reused. Returns the configuration's name, the plans file, and a remark if nnU-Net's own U-Net
+    can't be trained on that patch.
+
+    Raises:
+        UserError: no such dataset, plans or configuration, a 3D one, an unusable size, or a name already taken.
+    """
+    path = _plans_file(dataset_id, plans_name)
+    try:
+        plans = json.loads(path.read_text())
+        configurations = plans["configurations"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is not a plans file ({error}): plan the dataset anew") from None
+    if base not in configurations:
+        raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
+    parent = _resolved(configurations, base)
+    if len(parent["patch_size"]) != 2:
+        raise UserError(f"the configuration {base} is not 2D: give one with a 2D patch, such as 2d")
+    if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
+        raise UserError(f"the patch size {patch_size[0]}x{patch_size[1]} is outside {MIN_SIZE} to {MAX_SIZE} pixels a side: choose another")
+    if batch_size is not None and batch_size < 2:
+        raise UserError(f"the batch size {batch_size} is below 2, which batch normalisation needs: choose a larger one")
+    name = name or f"{base}_p{patch_size[0]}x{patch_size[1]}"
+    if "__" in name:
+        raise UserError(f"the configuration name {name!r} contains '__', at which nnU-Net splits folder names: rename it")
+    entry: dict = {"inherits_from": base, "patch_size": list(patch_size)}
+    if batch_size is not None:
+        entry["batch_size"] = batch_size
+    if name in configurations and configurations[name] != entry and not overwrite:
+        raise UserError(f"{path} has another configuration {name} already: add --name NAME or --overwrite")
+    configurations[name] = entry
+    partial = path.with_suffix(".json.partial")
+    try:
+        partial.write_text(json.dumps(plans, indent=4, sort_keys=False))
+        os.replace(partial, path)  # noqa: PTH105
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}): mend its permissions") from None
+
+    strides = parent.get("architecture", {}).get("arch_kwargs", {}).get("strides")
+    remark = None
+    if strides is not None:
+        factors = np.prod(np.array(strides), axis=0)
+        if any(side % factor for side, factor in zip(patch_size, factors, strict=True)):
+            remark = (
+                f"nnU-Net's own U-Net of this plan needs multiples of {factors[0]}x{factors[1]} and can't be trained on "
+                f"{name}; the trainers of nnunetv2_levit can"
+            )
+    return name, path, remark

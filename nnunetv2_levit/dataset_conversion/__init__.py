@@ -1,0 +1,1 @@
+"""Published datasets to nnU-Net's raw format, each by one command."""

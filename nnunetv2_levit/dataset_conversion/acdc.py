@@ -1,0 +1,163 @@
+"""ACDC, the automated cardiac diagnosis challenge (Bernard et al. 2018): ED and ES frames of cine MRI.
+
+Layout of the release: ``training/patientNNN/`` and ``testing/patientNNN/`` with ``patientNNN_frameMM.nii.gz``,
+``…_gt.nii.gz``, ``Info.cfg`` and a 4D file, which is not used.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS
+from nnunetv2_levit.dataset_conversion.raw_dataset import DatasetDescription, RawCase, write_raw_dataset
+from nnunetv2_levit.dataset_conversion.splits import (
+    SEED,
+    Fold,
+    cross_validation,
+    group_counts,
+    proportional_split,
+)
+from nnunetv2_levit.errors import UserError
+
+Scheme = Literal["crossval", "levit_unet", "unet2022", "none"]
+SCHEMES: tuple[Scheme, ...] = ("crossval", "levit_unet", "unet2022", "none")
+
+DESCRIPTION = DatasetDescription(
+    name="ACDC",
+    channel_names=("cineMRI",),
+    labels={"background": 0, "RV": 1, "MYO": 2, "LV": 3},
+    citation="Bernard et al., IEEE Transactions on Medical Imaging 37(11), 2018, doi 10.1109/TMI.2018.2837502",
+    license="for research, by registration with the challenge",
+    reference="https://www.creatis.insa-lyon.fr/Challenge/acdc/",
+)
+# LeViT-UNet, section 4.1: 80 patients for training, 20 for testing. UNet-2022: 70, 10 and 20. Neither lists them.
+PAPER_SHARES = {
+    "levit_unet": {"train": 0.8, "val": 0.2},
+    "unet2022": {"train": 0.7, "val": 0.1, "test": 0.2},
+}
+FRAME = re.compile(r"(patient\d+)_frame(\d+)(\.nii\.gz|\.nii)$")
+
+
+def _read_info(path: Path) -> dict[str, str]:
+    """Entries of an ``Info.cfg``; empty where there is none."""
+    if not path.is_file():
+        return {}
+    entries = {}
+    for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
+        if line.strip():
+            key, colon, value = line.partition(":")
+            if not colon:
+                raise UserError(f"{path}, line {number}: {line.strip()!r} is not of the form 'ED: 1': correct or remove it")
+            entries[key.strip()] = value.strip()
+    return entries
+
+
+def _patient_cases(folder: Path, *, test: bool) -> list[RawCase]:
+    info = _read_info(folder / "Info.cfg")
+    frames = {}
+    for path in sorted(folder.iterdir()):
+        match = FRAME.fullmatch(path.name)
+        if match and match.group(1) == folder.name:
+            frames[int(match.group(2))] = path
+    if not frames:
+        raise UserError(f"{folder} holds no frame named {folder.name}_frameNN.nii.gz: give the release as it is unpacked")
+    named = {}
+    for phase in ("ED", "ES"):
+        if phase in info:
+            if not info[phase].isdigit():
+                raise UserError(f"{folder / 'Info.cfg'}: {phase} is {info[phase]!r} where a frame number is needed")
+            named[phase] = int(info[phase])
+            if named[phase] not in frames:
+                raise UserError(
+                    f"{folder / 'Info.cfg'} names frame {named[phase]} as {phase}, and "
+                    f"{folder.name}_frame{named[phase]:02d}.nii.gz is missing: restore it from the release"
+                )
+    if named and set(frames) - set(named.values()):
+        extra = frames[min(set(frames) - set(named.values()))]
+        raise UserError(f"{extra} is neither ED nor ES by {folder / 'Info.cfg'}: remove it, or correct Info.cfg")
+    cases = []
+    for frame, image in sorted(frames.items()):
+        stem = image.name.removesuffix(".gz").removesuffix(".nii")
+        labels = [image.with_name(f"{stem}_gt{ending}") for ending in NIFTI_ENDINGS]
+        label = next((path for path in labels if path.is_file()), None)
+        if label is None and not test:
+            raise UserError(f"{image} has no ground truth: {labels[0].name} is missing beside it")
+        cases.append(
+            RawCase(
+                identifier=f"{folder.name}_frame{frame:02d}",
+                images=(image,),
+                label=label,
+                patient=folder.name,
+                group=info.get("Group", "unknown"),
+                test=test,
+            )
+        )
+    return cases
+
+
+def _patients(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and re.fullmatch(r"patient\d+", path.name))
+
+
+def find_cases(source: Path) -> list[RawCase]:
+    """Cases under ``source``: the release's root, or its ``training`` folder.
+
+    Raises:
+        UserError: no such folder, no patients in it, or a patient that is not whole.
+    """
+    if not source.is_dir():
+        raise UserError(f"there is no folder {source}: give ACDC's root, or its training folder")
+    parts = [(source, False)]
+    if (source / "training").is_dir():
+        parts = [(source / "training", False), (source / "testing", True)]
+    cases = [
+        case
+        for folder, test in parts
+        if folder.is_dir()
+        for patient in _patients(folder)
+        for case in _patient_cases(patient, test=test)
+    ]
+    if not any(not case.test for case in cases):
+        raise UserError(f"{source} holds no folders named patientNNN: give ACDC's root, or its training folder")
+    return cases
+
+
+def make_splits(cases: list[RawCase], scheme: Scheme) -> tuple[list[Fold] | None, dict[str, Any]]:
+    """Folds by ``scheme``, and what the summary says of them."""
+    training = [case for case in cases if not case.test]
+    by_patient: dict[str, list[str]] = {}
+    for case in training:
+        by_patient.setdefault(case.patient, []).append(case.identifier)
+    groups = {case.patient: case.group for case in training}
+    decision: dict[str, Any] = {"scheme": scheme, "seed": SEED}
+    if scheme == "none":
+        return None, {"scheme": scheme}
+    if scheme == "crossval":
+        folds = cross_validation(by_patient, groups)
+        decision["source"] = "ours: grouped by patient, stratified by disease group"
+    else:
+        if len(by_patient) < 10:
+            raise UserError(f"--splits {scheme} needs at least 10 patients, {len(by_patient)} were found: use --splits none")
+        parts = proportional_split(by_patient, groups, shares=PAPER_SHARES[scheme])
+        folds = [{"train": parts["train"], "val": parts["val"]}]
+        decision["source"] = "ours: the paper gives the shares of patients only, so these patients are not the paper's"
+        decision["test"] = parts.get("test", [])
+    decision["groups"] = [{side: group_counts(fold[side], by_patient, groups) for side in fold} for fold in folds]
+    return folds, decision
+
+
+def convert(
+    source: Path, *, dataset_id: int, scheme: Scheme = "crossval", overwrite: bool = False, workers: int = 4
+) -> Path:
+    """Convert ACDC to ``nnUNet_raw/DatasetNNN_ACDC`` and return that folder."""
+    cases = find_cases(source)
+    splits, decision = make_splits(cases, scheme)
+    return write_raw_dataset(
+        DESCRIPTION,
+        cases,
+        dataset_id=dataset_id,
+        splits=splits,
+        overwrite=overwrite,
+        workers=workers,
+        decisions={"splits": decision, "spacing": "pixdim; orientation from the sform, else the qform"},
+    )

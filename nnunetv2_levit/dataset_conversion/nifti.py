@@ -1,0 +1,114 @@
+"""NIfTI files read to the last byte and written back with a header that every reader understands alike."""
+
+import gzip
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from nnunetv2_levit.errors import UserError
+
+SPACING_TOLERANCE_MM = 1e-3
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+HEADER_BYTES = 348
+
+
+@dataclass(frozen=True)
+class NiftiVolume:
+    """A whole file in memory: uncompressed bytes, parsed image, header as stored, and the affine from voxels to mm."""
+
+    path: Path
+    content: bytes
+    image: nibabel.Nifti1Image
+    header: nibabel.Nifti1Header
+    affine: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.image.shape
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Voxel size in mm along the array's axes."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+
+def consistent_affine(header: nibabel.Nifti1Header) -> np.ndarray:
+    """Affine with the spacing of ``pixdim`` and the orientation of the sform (else the qform).
+
+    ACDC's release stores its spacing in ``pixdim`` alone, beside an sform of unit columns: readers that take the sform
+    see 1 mm voxels.
+    """
+    spacing = np.abs(np.array(header["pixdim"][1:4], dtype=np.float64))
+    affine = header.get_best_affine()
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if np.any(spacing == 0):
+        return affine
+    if np.any(lengths == 0):
+        return np.diag([*spacing, 1.0])
+    if np.allclose(lengths, spacing, atol=SPACING_TOLERANCE_MM):
+        return affine
+    affine = affine.copy()
+    affine[:3, :3] *= spacing / lengths
+    return affine
+
+
+def read_nifti(path: Path) -> NiftiVolume:
+    """Read and parse a whole file; compressed ones are checked against their checksum.
+
+    Raises:
+        UserError: the file is missing, truncated, damaged, not NIfTI, or not three-dimensional.
+    """
+    try:
+        content = path.read_bytes()
+        if path.name.endswith(".gz"):
+            content = gzip.decompress(content)
+        image = nibabel.Nifti1Image.from_bytes(content)
+        # the header as stored: nibabel's copy in the image has lost the offset of the voxels
+        header = nibabel.Nifti1Header(content[:HEADER_BYTES])
+        expected = int(header["vox_offset"]) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is truncated or damaged ({error}): copy it anew from its source") from None
+    except (HeaderDataError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
+        raise UserError(f"{path} is not a NIfTI image ({error}): copy it anew from its source") from None
+    if len(content) < expected:
+        raise UserError(f"{path} is truncated ({len(content)} of {expected} bytes): copy it anew from its source")
+    if len(image.shape) != 3:
+        raise UserError(f"{path} has {len(image.shape)} dimensions where 3 are needed: give single frames")
+    return NiftiVolume(path, content, image, header, consistent_affine(header))
+
+
+def _compress(content: bytes) -> bytes:
+    # level 1 is several times faster than 6 and costs a few per cent of space; no time stamp, so equal input gives equal files
+    return gzip.compress(content, compresslevel=1, mtime=0)
+
+
+def _with_affine(header: nibabel.Nifti1Header, affine: np.ndarray) -> nibabel.Nifti1Header:
+    header = header.copy()
+    header.set_qform(affine, code="scanner")
+    header.set_sform(affine, code="scanner")
+    header.set_xyzt_units("mm")
+    return header
+
+
+def write_image(volume: NiftiVolume, target: Path) -> None:
+    """Write a ``.nii.gz`` with the stored voxels untouched and sform, qform and pixdim in agreement."""
+    header = _with_affine(volume.header, volume.affine)
+    target.write_bytes(_compress(header.binaryblock + volume.content[HEADER_BYTES:]))
+
+
+def write_labels(labels: np.ndarray, affine: np.ndarray, target: Path) -> None:
+    """Write integer labels as an uint8 ``.nii.gz``."""
+    image = nibabel.Nifti1Image(labels.astype(np.uint8), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_qform(affine, code="scanner")
+    image.set_sform(affine, code="scanner")
+    stream = io.BytesIO()
+    image.to_stream(stream)
+    target.write_bytes(_compress(stream.getvalue()))

@@ -1,0 +1,1 @@
+"""The folder that the environment variable ``nnUNet_extTrainer`` points to."""

@@ -1,0 +1,240 @@
+"""The base trainer: everything that nnU-Net needs of a foreign network, and nothing about a particular one."""
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_levit.errors import EXIT_CODE, UserError, exit_on_user_error
+from nnunetv2_levit.network_architectures import create
+from nnunetv2_levit.trainers.checkpoint_transfer import accept_checkpoints_of_other_patch_sizes
+from nnunetv2_levit.trainers.recipe import Recipe
+from nnunetv2_levit.trainers.schedule import EpochSchedule
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network itself, inside DistributedDataParallel and torch.compile's wrapper."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+class HybridTrainer(nnUNetTrainer):
+    """Trains a registered network. A variant is a subclass that sets class attributes and overrides nothing.
+
+    Attributes:
+        network_name: a name of `network_architectures.REGISTRY`.
+        network_options: further keywords of its constructor.
+        pretrained: source of pretrained weights (a timm tag or a file), loaded when a training starts; None for none.
+        recipe: optimizer, rates, clipping, augmentation and length.
+        num_epochs_override, num_iterations_override: what a trainer's name asks for.
+    """
+
+    network_name: ClassVar[str]
+    network_options: ClassVar[dict[str, Any]] = {}
+    pretrained: ClassVar[str | None] = None
+    recipe: ClassVar[Recipe] = Recipe()
+    num_epochs_override: ClassVar[int | None] = None
+    num_iterations_override: ClassVar[int | None] = None
+
+    # nnU-Net reads the names of these five arguments: no more, no others
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.initial_lr = self.recipe.learning_rate
+        self.weight_decay = self.recipe.weight_decay
+        self.num_epochs = self.num_epochs_override or self.recipe.num_epochs
+        if self.num_iterations_override:
+            self.num_iterations_per_epoch = self.num_iterations_override
+            self.num_val_iterations_per_epoch = max(1, self.num_iterations_override // 5)
+        self.enable_deep_supervision = bool(self.network_options.get("auxiliary_heads", False))
+        self._iteration = 0
+        self._weights_come_from_checkpoint = False
+        accept_checkpoints_of_other_patch_sizes()
+
+    @classmethod
+    def build_network_architecture(  # the signature is nnU-Net's
+        cls,
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """Build the network for the configuration's patch size; also called, on the class, at prediction."""
+        with exit_on_user_error():
+            patch_size = tuple(configuration_manager.patch_size)
+            if len(patch_size) != 2:
+                raise UserError(
+                    f"{cls.__name__} trains 2D networks and this configuration has the 3D patch size {patch_size}: "
+                    "use the configuration 2d, or one made from it by `nnunetv2_levit configure`"
+                )
+            network = create(
+                cls.network_name,
+                in_channels=num_input_channels,
+                num_classes=num_output_channels,
+                image_size=patch_size,
+                **cls.network_options,
+            )
+        network.deep_supervision = enable_deep_supervision
+        return network
+
+    def initialize(self) -> None:
+        super().initialize()
+        if self.pretrained is not None and not self._weights_come_from_checkpoint:
+            with exit_on_user_error():
+                report = unwrapped(self.network).load_pretrained(self.pretrained)
+            self.print_to_log_file(f"Pretrained weights: {report.summary()}")
+
+    def _set_batch_size_and_oversample(self) -> None:
+        if self.recipe.batch_size is not None:
+            # nnU-Net reads the global batch size from the configuration, and divides it among GPUs
+            self.configuration_manager.configuration["batch_size"] = self.recipe.batch_size
+        super()._set_batch_size_and_oversample()
+
+    # deep supervision -------------------------------------------------------------------------------------------------
+
+    def set_deep_supervision_enabled(self, enabled: bool) -> None:
+        # nnU-Net's final validation switches it on afterwards, unasked
+        unwrapped(self.network).deep_supervision = enabled and self.enable_deep_supervision
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        if not self.enable_deep_supervision:
+            return None
+        return [[scale, scale] for scale in unwrapped(self.network).deep_supervision_scales]
+
+    def _build_loss(self) -> nn.Module:
+        """nnU-Net's loss, weighted as the recipe says, over as many outputs as the network has (each with a weight)."""
+        supervised, self.enable_deep_supervision = self.enable_deep_supervision, False
+        try:
+            loss = super()._build_loss()
+        finally:
+            self.enable_deep_supervision = supervised
+        loss.weight_ce, loss.weight_dice = self.recipe.weight_ce, self.recipe.weight_dice
+        if not supervised:
+            return loss
+        weights = np.array([0.5**index for index in range(len(self._get_deep_supervision_scales()))])
+        return DeepSupervisionWrapper(loss, weights / weights.sum())
+
+    # recipe -----------------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, EpochSchedule]:
+        optimizer = self.recipe.build_optimizer(self.network)
+        schedule = EpochSchedule(
+            optimizer, num_epochs=self.num_epochs, decay=self.recipe.decay, warmup=self.recipe.warmup
+        )
+        return optimizer, schedule
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802
+        rotation, dummy_2d, initial_patch_size, mirror_axes = (
+            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        )
+        if self.recipe.rotation_degrees is not None:
+            limit = float(np.deg2rad(self.recipe.rotation_degrees))
+            rotation = (-limit, limit)
+        return rotation, dummy_2d, initial_patch_size, mirror_axes
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any):
+        """nnU-Net's augmentation; with the recipe's ``mirror_rotate`` no change of intensity, scale or resolution."""
+        pipeline = super().get_training_transforms(*args, **kwargs)
+        if self.recipe.augmentation == "mirror_rotate":
+            kept = []
+            for transform in pipeline.transforms:
+                inner = transform.transform if isinstance(transform, RandomTransform) else transform
+                if isinstance(inner, SpatialTransform):
+                    inner.p_scaling, inner.p_rotation = 0.0, 0.5
+                elif (
+                    isinstance(transform, RandomTransform)
+                    and not isinstance(inner, MirrorTransform)
+                    and not inner.__class__.__module__.startswith("batchgeneratorsv2.transforms.nnunet")
+                ):
+                    continue
+                kept.append(transform)
+            pipeline.transforms = kept
+        return pipeline
+
+    # training ---------------------------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        self._iteration = 0
+        super().on_train_epoch_start()
+
+    def train_step(self, batch: dict) -> dict:
+        """nnU-Net's step with the rate set per iteration, the recipe's clipping, and a stop at a non-finite loss."""
+        self.lr_scheduler.step(self.current_epoch + self._iteration / self.num_iterations_per_epoch)
+        data = batch["data"].to(self.device, non_blocking=True)
+        target = batch["target"]
+        if isinstance(target, list):
+            target = [t.to(self.device, non_blocking=True) for t in target]
+        else:
+            target = target.to(self.device, non_blocking=True)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+            loss = self.loss(self.network(data), target)
+        scaler = self.grad_scaler
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        if scaler is not None:
+            scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
+        if scaler is None:
+            self.optimizer.step()
+        else:
+            scaler.step(self.optimizer)
+            scaler.update()
+
+        value = loss.detach().cpu().numpy()  # the only synchronisation of a step, as in nnU-Net
+        if not np.isfinite(value):
+            self._stop_at_non_finite_loss(float(value))
+        self._iteration += 1
+        return {"loss": value}
+
+    def _stop_at_non_finite_loss(self, value: float) -> None:
+        """Leave the checkpoints as they are and end the program; what is in memory is worthless."""
+        found = [
+            name
+            for name in ("checkpoint_latest.pth", "checkpoint_best.pth")
+            if self.output_folder is not None and (Path(self.output_folder) / name).is_file()
+        ]
+        advice = (
+            f"the last good checkpoint is {Path(self.output_folder) / found[0]}: resume with --c"
+            if found
+            else "no checkpoint had been written yet"
+        )
+        self.print_to_log_file(
+            f"error: the loss became {value} in epoch {self.current_epoch}, batch {self._iteration}, so the training "
+            f"stops; {advice} (a lower learning rate, or checking the data for extreme values, may help)"
+        )
+        raise SystemExit(EXIT_CODE)
+
+    # checkpoints ------------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, filename: str) -> None:
+        """Write beside the target and rename, so that a killed process leaves the previous checkpoint whole."""
+        if self.local_rank != 0 or self.disable_checkpointing:
+            super().save_checkpoint(filename)  # writes nothing, and says so
+            return
+        partial = f"{filename}.partial"
+        super().save_checkpoint(partial)
+        os.replace(partial, filename)  # noqa: PTH105
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        self._weights_come_from_checkpoint = True
+        super().load_checkpoint(filename_or_checkpoint)

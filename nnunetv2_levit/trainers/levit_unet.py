@@ -1,0 +1,53 @@
+"""The LeViT-UNet family of trainers."""
+
+from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS
+from nnunetv2_levit.trainers.families import Family, Option
+from nnunetv2_levit.trainers.recipe import Recipe
+
+# Section 4.2 of the paper. Its 400 passes over ACDC (80 patients, about 1520 slices, batch 8: 190 iterations each) are
+# 76,000 iterations, or 304 of nnU-Net's epochs of 250; its 350 passes over Synapse (2211 slices) are 387 epochs.
+ACDC_EPOCHS = 304
+PAPER_RECIPE = Recipe(
+    optimizer="adam",
+    learning_rate=1e-5,
+    weight_decay=1e-4,
+    decay="constant",
+    warmup=0.0,
+    gradient_clip=float("inf"),
+    num_epochs=ACDC_EPOCHS,
+    batch_size=8,
+    augmentation="mirror_rotate",
+    rotation_degrees=20.0,  # the paper gives no range; this is TransUNet's, whose protocol it follows
+)
+
+OPTIONS = (
+    Option("conv", "no transformer: the paper's -Conv (Table 3)", network_options={"transformer": False}),
+    *(
+        Option(
+            f"skips{n}",
+            f"{n} skip connections (Table 4)",
+            network_options={"skips": n},
+            excludes=tuple(f"skips{m}" for m in range(5) if m != n),
+        )
+        for n in range(5)
+    ),
+    Option("identity", "every attention replaced by the identity", network_options={"identity_attention": True}),
+    Option("ds", "deep supervision at 1/4 and 1/8 (not in the paper)", network_options={"auxiliary_heads": True}),
+    Option("pretrained", "ImageNet encoder; stops where the weights can't be had", excludes=("identity",)),
+    Option(
+        "paper",
+        "the paper's recipe: Adam 1e-5 fixed, decay 1e-4, batch 8, mirroring and rotation, 304 epochs (400 passes over "
+        "ACDC; Synapse: _paper_387epochs); with _pretrained its Table 1, without it the '-N' rows of Table 5",
+        attributes={"recipe": PAPER_RECIPE},
+    ),
+)
+
+LEVIT_UNET = Family(
+    name="LeViTUNet",
+    summary="LeViT-UNet (Xu et al. 2021, arXiv 2107.08623)",
+    sizes={variant: f"levit_unet_{variant}" for variant in LEVIT_VARIANTS},
+    default_size="384",
+    recipe=Recipe(),
+    options=OPTIONS,
+    pretrained_tags={variant: values.timm_tag for variant, values in LEVIT_VARIANTS.items()},
+)

@@ -1,0 +1,54 @@
+"""How a network is trained, as data: one `Recipe` per family, another one for its paper."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from nnunetv2_levit.trainers.schedule import Decay
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyperparameters of a training; what is None stays as nnU-Net plans it.
+
+    Attributes:
+        learning_rate: the highest rate, reached after the warm-up.
+        warmup: share of the training over which the rate rises.
+        gradient_clip: largest norm of the gradient over all parameters.
+        batch_size: patches per iteration over all GPUs; None takes the plans'.
+        augmentation: nnU-Net's own, or mirroring and rotation alone.
+        rotation_degrees: largest rotation to either side; None takes nnU-Net's.
+    """
+
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 5e-4
+    weight_decay: float = 1e-2
+    decay: Decay = "poly"
+    warmup: float = 0.02
+    gradient_clip: float = 1.0
+    num_epochs: int = 1000
+    batch_size: int | None = None
+    weight_ce: float = 1.0
+    weight_dice: float = 1.0
+    augmentation: Literal["nnunet", "mirror_rotate"] = "nnunet"
+    rotation_degrees: float | None = None
+
+    def build_optimizer(self, network: nn.Module) -> Optimizer:
+        """Optimizer over two groups: weights, and what takes no decay (norms, scalars, biases, bias tables).
+
+        Adam here adds the decay to the gradient as the papers' code does, so it gets one group with everything.
+        """
+        parameters = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+        if self.optimizer == "adam":
+            return Adam([p for _, p in parameters], lr=self.learning_rate, weight_decay=self.weight_decay)
+        plain = [p for name, p in parameters if p.ndim < 2 or name.endswith("attention_biases")]
+        kept = {id(p) for p in plain}
+        groups = [
+            {"params": [p for _, p in parameters if id(p) not in kept], "weight_decay": self.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        if self.optimizer == "sgd":
+            return SGD(groups, lr=self.learning_rate, momentum=0.99, nesterov=True)
+        return AdamW(groups, lr=self.learning_rate)

@@ -1,0 +1,154 @@
+"""The contract of every registered network; a new network is covered by being in the registry."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures import REGISTRY, create
+
+SIZES = [(32, 32), (40, 56), (96, 96), (112, 112), (224, 256), (320, 320), (512, 512), (97, 131)]
+networks = pytest.mark.parametrize("name", REGISTRY)
+
+
+def build(name, *, in_channels=1, num_classes=4, image_size=(64, 64), seed=0, **options):
+    torch.manual_seed(seed)
+    return create(name, in_channels=in_channels, num_classes=num_classes, image_size=image_size, **options)
+
+
+def randomise(network):
+    """Leave no parameter at a special value, such as norms that start at zero."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+        for name, buffer in network.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+    return network
+
+
+@networks
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_any_size_gives_logits_of_that_size(name, size):
+    network = build(name, image_size=size).eval()
+    with torch.no_grad():
+        logits = network(torch.randn(1, 1, *size))
+    assert logits.shape == (1, 4, *size)
+    assert torch.isfinite(logits).all()
+
+
+@networks
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_any_channel_count(name, channels):
+    network = build(name, in_channels=channels, num_classes=2).eval()
+    with torch.no_grad():
+        assert network(torch.randn(2, channels, 64, 64)).shape == (2, 2, 64, 64)
+
+
+@networks
+def test_each_image_of_a_batch_is_segmented_by_itself(name):
+    network = randomise(build(name)).double().eval()
+    x = torch.randn(3, 1, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x)[1:2], network(x[1:2]))
+
+
+@networks
+def test_deep_supervision_switches_the_output_and_never_the_state_dict(name):
+    plain, supervised = build(name), build(name, auxiliary_heads=True)
+    assert not plain.deep_supervision
+    keys = list(supervised.state_dict())
+    assert set(plain.state_dict()) < set(keys)
+    x = torch.randn(2, 1, 64, 64)
+    supervised.eval()
+    with torch.no_grad():
+        supervised.deep_supervision = True
+        outputs = supervised(x)
+        supervised.deep_supervision = False
+        full = supervised(x)
+    assert list(supervised.state_dict()) == keys
+    torch.testing.assert_close(outputs[0], full)
+    assert [o.shape[-1] / 64 for o in outputs] == list(supervised.deep_supervision_scales)
+
+
+@networks
+def test_segmentation_heads_are_named_as_nnunet_expects(name):
+    few, many = build(name, num_classes=2).state_dict(), build(name, num_classes=5).state_dict()
+    differing = [key for key in few if few[key].shape != many[key].shape]
+    assert differing
+    assert all(".seg_layers." in key for key in differing)
+
+
+@networks
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_autocast_with_large_inputs_stays_finite(name, dtype, training):
+    network = build(name).train(training)
+    x = 1e3 * torch.randn(2, 1, 64, 64)
+    with torch.autocast("cpu", dtype=dtype), torch.no_grad():
+        assert torch.isfinite(network(x)).all()
+
+
+@networks
+def test_compiles_to_one_graph(name):
+    torch._dynamo.reset()
+    network = randomise(build(name)).eval()
+    x = torch.randn(2, 1, 64, 64)
+    # eager backend: what is tested is that tracing meets no graph break; no C compiler is needed
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x), network(x))
+
+
+@networks
+def test_pickling_and_deepcopy_keep_the_function(name):
+    network = randomise(build(name)).eval()
+    x = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        expected = network(x)
+        torch.testing.assert_close(pickle.loads(pickle.dumps(network))(x), expected)
+        torch.testing.assert_close(copy.deepcopy(network)(x), expected)
+
+
+@networks
+def test_nothing_cached_survives_loading_other_weights(name):
+    """nnU-Net loads fold after fold into one network in eval mode."""
+    first, second = (randomise(build(name, seed=seed)).eval() for seed in (1, 2))
+    x = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        before = first(x)
+        first.load_state_dict(second.state_dict())
+        torch.testing.assert_close(first(x), second(x), rtol=0, atol=0)
+        assert not torch.allclose(before, second(x))
+        reference = copy.deepcopy(second).double()
+        torch.testing.assert_close(first.to(torch.float64)(x.double()), reference(x.double()), rtol=0, atol=0)
+
+
+@networks
+def test_same_weights_in_any_memory_format(name):
+    network = randomise(build(name)).double().eval()
+    x = torch.randn(2, 1, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        expected = network(x)
+        network.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(network(x.to(memory_format=torch.channels_last)), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "levit_unet_385"}, "not registered"),
+        ({"image_size": (16, 64)}, "16, 64"),
+        ({"image_size": (64, 2048)}, "64, 2048"),
+        ({"in_channels": 0}, "0"),
+        ({"num_classes": 0}, "at least one"),
+    ],
+)
+def test_impossible_requests_are_refused_with_a_sentence(arguments, words):
+    request = {"name": "levit_unet_128s", "in_channels": 1, "num_classes": 2, "image_size": (64, 64)} | arguments
+    with pytest.raises(UserError, match=words):
+        create(request.pop("name"), **request)
