@@ -45,7 +45,7 @@ class Size:
         return f"2d_p{self.patch}x{self.patch}"
 
 
-PHANTOM_SIZE = Size(patients=10, patch=64, batch=8, iterations=50, epochs=5)
+PHANTOM_SIZE = Size(patients=10, patch=64, batch=8, iterations=50, epochs=7)
 REAL_SIZE = Size(patients=20, patch=96, batch=8, iterations=50, epochs=8)
 
 
@@ -88,7 +88,7 @@ class _Chain:
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
         }
-        self.bar = tqdm(total=total, unit="step", bar_format="{desc}: step {n_fmt}/{total_fmt} |{bar}| {elapsed}")
+        self.bar = tqdm(total=total, unit="step", bar_format="{desc}step {n_fmt}/{total_fmt} |{bar}| {elapsed}")
         self.commands: list[dict] = []
 
     def run(self, *command: str | Path) -> None:

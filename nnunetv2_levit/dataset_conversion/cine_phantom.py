@@ -38,7 +38,7 @@ def _draw_heart(rng: np.random.Generator, group: str) -> _Heart:
         wall, contraction = wall * 0.85, 0.85
     elif group == "RV":
         rv = rv * 1.35
-    return _Heart(lv, wall, rv, contraction, rng.uniform(-0.5, 0.5), tuple(rng.uniform(-10, 10, size=2)))
+    return _Heart(lv, wall, rv, contraction, rng.uniform(-0.8, 0.8), tuple(rng.uniform(-10, 10, size=2)))
 
 
 def _frame(
@@ -51,7 +51,7 @@ def _frame(
     image = np.zeros((slices, size, size))
     labels = np.zeros((slices, size, size), dtype=np.uint8)
     body = rng.uniform(0.25, 0.4) + 0.25 * gaussian_filter(rng.standard_normal((size, size)), 4 / spacing)
-    spots = [(*rng.uniform(-0.45, 0.45, 2) * size * spacing, rng.uniform(4, 14)) for _ in range(10)]
+    spots = [(*rng.uniform(-0.45, 0.45, 2) * size * spacing, rng.uniform(6, 18)) for _ in range(14)]
     for index in range(slices):
         taper = 1 - 0.55 * (index / max(1, slices - 1)) ** 2  # from base to apex
         radius, thickness = heart.lv_radius * taper * shrink, heart.wall * (1 + 0.5 * (1 - shrink))
@@ -72,13 +72,16 @@ def _frame(
         slice_image = body.copy()
         for spot_y, spot_x, spot_radius in spots:
             slice_image[np.hypot(y - spot_y, x - spot_x) < spot_radius] = 0.8
-        slice_image[np.hypot(y, x) < reach + heart.rv_radius * taper] = 0.35  # pericardium clears the distractors
-        slice_image[(label == RV) | (label == LV)] = 0.8
-        slice_image[label == MYO] = 0.15
+        slice_image[distance < radius + thickness + 6] = 0.35  # fat around the wall; the RV may touch distractors
+        slice_image[(label == RV) | (label == LV)] = 0.75
+        slice_image[label == MYO] = 0.2
+        for muscle in (0.9, 2.6):  # papillary muscles, dark and part of the pool, as ACDC labels them
+            muscle_y, muscle_x = 0.55 * radius * np.sin(muscle), 0.55 * radius * np.cos(muscle)
+            slice_image[np.hypot(y - muscle_y, x - muscle_x) < 0.2 * radius] = 0.25
         image[index] = slice_image
     bias = 1 + 0.3 * gaussian_filter(rng.standard_normal((size, size)), size / 5) * size / 5
     image = gaussian_filter(image, (0, 0.8, 0.8)) * bias
-    image += 0.08 * rng.standard_normal(image.shape)
+    image += 0.14 * rng.standard_normal(image.shape)
     return np.clip(image, 0, None) * 400, labels
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 
 from nnunetv2_levit.errors import UserError
 
@@ -75,7 +77,7 @@ def read_nifti(path: Path) -> NiftiVolume:
         raise UserError(f"there is no file {path}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} is truncated or damaged ({error}): copy it anew from its source") from None
-    except (HeaderDataError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
+    except (HeaderDataError, ImageFileError, WrapStructError, ValueError) as error:
         raise UserError(f"{path} is not a NIfTI image ({error}): copy it anew from its source") from None
     if len(content) < expected:
         raise UserError(f"{path} is truncated ({len(content)} of {expected} bytes): copy it anew from its source")

@@ -5,6 +5,7 @@ loader offers no hook, so it is wrapped in place: networks that can adapt a stat
 go to nnU-Net's own function.
 """
 
+import pickle
 from typing import Any
 
 import nnunetv2.run.run_training as nnunet_run_training
@@ -36,7 +37,7 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
             state = module.adapt_state_dict(
                 checkpoint["network_weights"], image_size=tuple(configuration.patch_size)
             )
-        except (OSError, KeyError, RuntimeError) as error:
+        except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
             raise UserError(f"{fname} is not a readable nnU-Net checkpoint of a 2D network ({error!r})") from error
         merged = module.state_dict()
         for name, current in merged.items():

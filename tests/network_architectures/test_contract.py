@@ -87,8 +87,8 @@ def test_segmentation_heads_are_named_as_nnunet_expects(name):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_autocast_with_large_inputs_stays_finite(name, dtype, training):
-    network = build(name).train(training)
-    x = 1e3 * torch.randn(2, 1, 64, 64)
+    network = build(name, image_size=(32, 48)).train(training)  # small: half precision is slow on a CPU
+    x = 1e3 * torch.randn(2, 1, 32, 48)
     with torch.autocast("cpu", dtype=dtype), torch.no_grad():
         assert torch.isfinite(network(x)).all()
 

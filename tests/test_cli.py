@@ -1,0 +1,98 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from nnunetv2_levit import cli
+from nnunetv2_levit.environment import VARIABLE, plugin_folder, with_plugin
+
+
+def run(capsys, *arguments):
+    cli.main(list(arguments))
+    return capsys.readouterr().out
+
+
+def test_env_prints_a_line_for_eval_and_unset_folders_as_comments(capsys, monkeypatch):
+    monkeypatch.setenv("nnUNet_raw", "/data/raw")
+    monkeypatch.setenv(VARIABLE, "/somewhere else")
+    lines = run(capsys, "env").splitlines()
+    shell = subprocess.run(
+        ["bash", "-c", f"{lines[0]}; printf %s \"${VARIABLE}\""], capture_output=True, text=True, check=True
+    )
+    assert shell.stdout == f"/somewhere else{os.pathsep}{plugin_folder()}"
+    assert lines[1:] == [f"# export nnUNet_{n}=/path/to/nnUNet_{n}" for n in ("preprocessed", "results")]
+
+
+def test_the_plugin_folder_is_added_once():
+    once = with_plugin("/a")
+    assert with_plugin(once) == once
+    assert with_plugin(None) == with_plugin("") == str(plugin_folder())
+
+
+def test_enable_and_disable(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    assert "nothing" in run(capsys, "disable")
+    run(capsys, "enable")
+    (start_up,) = tmp_path.iterdir()
+    script = (
+        f"import site, os; site.addsitedir({str(tmp_path)!r}); site.addsitedir({str(tmp_path)!r});"
+        f"print(os.environ[{VARIABLE!r}])"
+    )
+    for before, after in ((None, str(plugin_folder())), ("/other", f"/other{os.pathsep}{plugin_folder()}")):
+        environment = {k: v for k, v in os.environ.items() if k != VARIABLE} | ({VARIABLE: before} if before else {})
+        found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == after
+    assert "disabled" in run(capsys, "disable")
+    assert not start_up.exists()
+
+
+def test_enable_without_permission_is_one_sentence(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path / "absent"))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["enable"])
+    assert stop.value.code == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+def test_trainers_lists_every_option(capsys):
+    from nnunetv2_levit.trainers import FAMILIES
+
+    text = run(capsys, "trainers")
+    data = json.loads(run(capsys, "trainers", "--json"))
+    for family in FAMILIES.values():
+        assert set(data["families"][f"{family.name}Trainer"]["options"]) == {o.name for o in family.options}
+        assert all(word in text for word in (f"{family.name}Trainer", *family.sizes, *(o.name for o in family.options)))
+
+
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [("train", "nnUNetv2_train"), ("predict", "nnUNetv2_predict"), ("plan", "nnUNetv2_plan_and_preprocess")],
+)
+def test_everything_is_passed_through_to_nnunet(command, target, monkeypatch):
+    seen = {}
+
+    class Entry:
+        def load(self):
+            return lambda: seen.update(argv=list(sys.argv), plugin=os.environ[VARIABLE])
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **k: [Entry()] if k["name"] == target else [])
+    monkeypatch.setattr(sys, "argv", ["nnunetv2_levit"])
+    monkeypatch.setenv(VARIABLE, "")
+    cli.main([command, "27", "2d", "-h", "--c"])
+    assert seen == {"argv": [target, "27", "2d", "-h", "--c"], "plugin": str(plugin_folder())}
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    script = "import sys; from nnunetv2_levit import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    script += "print(sorted({'torch', 'nnunetv2', 'timm'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(name in done.stdout for name in ("convert", "configure", "trainers", "train", "predict", "plan"))
+
+
+def test_bad_flags_end_with_code_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["convert", "unknown", "-i", "x", "-d", "1"])
+    assert stop.value.code == 2

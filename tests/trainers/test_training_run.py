@@ -1,0 +1,121 @@
+"""A training through nnU-Net's own commands: found by the plug-in, killed, resumed, and predicted with two folds."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from nnunetv2_levit.environment import VARIABLE
+from tests.conftest import DATASET_ID, run_program
+
+TRAINER = "LeViTUNetTrainer_128s_3iterations_2epochs"
+CONFIGURATION = "2d_p48x40"
+
+
+def train(fold, environment, *flags):
+    return run_program(
+        *("nnUNetv2_train", DATASET_ID, CONFIGURATION, fold, "-tr", TRAINER, "-device", "cpu", *flags),
+        environment=environment,
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(preprocessed):
+    """Folder of the trained model: fold 1 trained in one go, fold 0 killed after its first epoch and resumed."""
+    (dataset,) = Path(preprocessed["nnUNet_raw"]).glob("Dataset*")
+    model = Path(preprocessed["nnUNet_results"]) / dataset.name / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
+    whole = train(1, preprocessed)
+    assert whole.returncode == 0, whole.stdout
+
+    process = subprocess.Popen(
+        [Path(sys.executable).with_name("nnUNetv2_train"), str(DATASET_ID), CONFIGURATION, "0", "-tr", TRAINER]
+        + ["-device", "cpu"],
+        env={**os.environ, **preprocessed},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoint = model / "fold_0" / "checkpoint_best.pth"  # written at the end of the first epoch
+    deadline = time.monotonic() + 300
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (model / "fold_0" / "checkpoint_final.pth").exists()
+    resumed = train(0, preprocessed, "--c")
+    assert resumed.returncode == 0, resumed.stdout
+    return model, resumed.stdout
+
+
+@pytest.mark.slow
+def test_a_resumed_training_has_the_epochs_and_rates_of_an_uninterrupted_one(trained):
+    model, output = trained
+    resumed, whole = (
+        torch.load(model / f"fold_{fold}" / "checkpoint_final.pth", weights_only=False) for fold in (0, 1)
+    )
+    assert "Epoch 1" in output
+    assert "Epoch 0" not in output
+    assert resumed["current_epoch"] == whole["current_epoch"] == 2
+    assert resumed["logging"]["lrs"] == whole["logging"]["lrs"]
+    assert len(resumed["logging"]["train_losses"]) == 2
+    for ours, theirs in zip(
+        resumed["optimizer_state"]["param_groups"], whole["optimizer_state"]["param_groups"], strict=True
+    ):
+        assert ours["lr"] == theirs["lr"]
+    assert resumed["trainer_name"] == TRAINER
+    assert not list(model.rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_the_final_validation_wrote_its_metrics(trained):
+    model, _ = trained
+    assert all((model / f"fold_{fold}" / "validation" / "summary.json").is_file() for fold in (0, 1))
+
+
+@pytest.mark.slow
+def test_two_folds_predict_together(trained, preprocessed, tmp_path):
+    (dataset,) = Path(preprocessed["nnUNet_raw"]).glob("Dataset*")
+    images = tmp_path / "images"
+    images.mkdir()
+    source = sorted((dataset / "imagesTr").iterdir())[0]
+    (images / source.name).symlink_to(source)
+    probabilities = {}
+    for folds in ((0,), (1,), (0, 1)):
+        out = tmp_path / "_".join(map(str, folds))
+        done = run_program(
+            *("nnUNetv2_predict", "-d", DATASET_ID, "-i", images, "-o", out, "-c", CONFIGURATION, "-f", *folds),
+            *("-tr", TRAINER, "-device", "cpu", "-npp", "1", "-nps", "1", "--save_probabilities"),
+            environment=preprocessed,
+        )
+        assert done.returncode == 0, done.stdout
+        assert "nnunetv2_levit_plugin" in done.stdout  # found through the environment variable
+        (path,) = out.glob("*.npz")
+        probabilities[folds] = np.load(path)["probabilities"]
+        segmentation = sitk.ReadImage(str(next(out.glob("*.nii.gz"))))
+        assert segmentation.GetSize() == sitk.ReadImage(str(source)).GetSize()
+    first, second, both = (torch.from_numpy(probabilities[folds]).double() for folds in ((0,), (1,), (0, 1)))
+    assert not torch.allclose(first, second, atol=1e-2)
+    # nnU-Net averages logits: the log-ratios between classes of the ensemble are the mean of the folds'
+    ratios = [(p.clamp_min(1e-6).log() - p.clamp_min(1e-6).log()[:1]) for p in (first, second, both)]
+    torch.testing.assert_close(ratios[2], (ratios[0] + ratios[1]) / 2, atol=5e-2, rtol=0)
+
+
+@pytest.mark.slow
+def test_without_the_plugin_nnunet_finds_no_trainer_and_a_wrong_name_is_explained(preprocessed):
+    unset = train(0, {**preprocessed, VARIABLE: ""})
+    assert unset.returncode != 0
+    assert "Could not find requested nnunet trainer" in unset.stdout
+    wrong = run_program(
+        *("nnUNetv2_train", DATASET_ID, CONFIGURATION, 0, "-tr", "LeViTUNetTrainer_129s", "-device", "cpu"),
+        environment=preprocessed,
+    )
+    assert wrong.returncode != 0
+    assert "'129s' is neither a size nor an option" in wrong.stdout
