@@ -62,7 +62,10 @@ def _convert(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
         workers=arguments.workers,
     )
-    print(f"{target} is complete; next: nnUNetv2_plan_and_preprocess -d {arguments.dataset} -c 2d --verify_dataset_integrity")
+    print(
+        f"{target} is complete; next: "
+        f"nnUNetv2_plan_and_preprocess -d {arguments.dataset} -c 2d --verify_dataset_integrity"
+    )
     if (stale := stale_preprocessed_splits(target)) is not None:
         print(f"note: {stale} holds other splits, at which nnU-Net's planner stops: remove it before planning")
 
@@ -79,7 +82,9 @@ def _configure(arguments: argparse.Namespace) -> None:
         plans_name=arguments.plans,
         overwrite=arguments.overwrite,
     )
-    print(f"{path} has the configuration {name}; next: nnUNetv2_train {arguments.dataset} {name} 0 -tr LeViTUNetTrainer")
+    print(
+        f"{path} has the configuration {name}; next: nnUNetv2_train {arguments.dataset} {name} 0 -tr LeViTUNetTrainer"
+    )
     if remark:
         print(f"note: {remark}")
 

@@ -16,7 +16,9 @@ def _plans_file(dataset_id: int, plans_name: str) -> Path:
     datasets = sorted(folder.glob(f"Dataset{dataset_id:03d}_*"))
     if len(datasets) != 1:
         found = "no dataset" if not datasets else f"{len(datasets)} datasets"
-        raise UserError(f"{folder} holds {found} with id {dataset_id}: run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first")
+        raise UserError(
+            f"{folder} holds {found} with id {dataset_id}: run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first"
+        )
     path = datasets[0] / f"{plans_name}.json"
     if not path.is_file():
         raise UserError(f"there is no plans file {path}: run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first")
@@ -59,12 +61,16 @@ def add_configuration(
     if len(parent["patch_size"]) != 2:
         raise UserError(f"the configuration {base} is not 2D: give one with a 2D patch, such as 2d")
     if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
-        raise UserError(f"the patch size {patch_size[0]}x{patch_size[1]} is outside {MIN_SIZE} to {MAX_SIZE} pixels a side: choose another")
+        raise UserError(
+            f"the patch size {patch_size[0]}x{patch_size[1]} is outside {MIN_SIZE} to {MAX_SIZE} a side: choose another"
+        )
     if batch_size is not None and batch_size < 2:
         raise UserError(f"the batch size {batch_size} is below 2, which batch normalisation needs: choose a larger one")
     name = name or f"{base}_p{patch_size[0]}x{patch_size[1]}"
     if "__" in name:
-        raise UserError(f"the configuration name {name!r} contains '__', at which nnU-Net splits folder names: rename it")
+        raise UserError(
+            f"the configuration name {name!r} contains '__', at which nnU-Net splits folder names: rename it"
+        )
     entry: dict = {"inherits_from": base, "patch_size": list(patch_size)}
     if batch_size is not None:
         entry["batch_size"] = batch_size
@@ -84,7 +90,7 @@ def add_configuration(
         factors = np.prod(np.array(strides), axis=0)
         if any(side % factor for side, factor in zip(patch_size, factors, strict=True)):
             remark = (
-                f"nnU-Net's own U-Net of this plan needs multiples of {factors[0]}x{factors[1]} and can't be trained on "
-                f"{name}; the trainers of nnunetv2_levit can"
+                f"nnU-Net's own U-Net of this plan needs multiples of {factors[0]}x{factors[1]} and can't be trained "
+                f"on {name}; the trainers of nnunetv2_levit can"
             )
     return name, path, remark

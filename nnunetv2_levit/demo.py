@@ -82,7 +82,9 @@ class _Chain:
         self.logs.mkdir()
         self.environment = {
             **os.environ,
-            **{f"nnUNet_{name}": str(output.resolve() / "nnunet" / name) for name in ("raw", "preprocessed", "results")},
+            **{
+                f"nnUNet_{name}": str(output.resolve() / "nnunet" / name) for name in ("raw", "preprocessed", "results")
+            },
             VARIABLE: with_plugin(os.environ.get(VARIABLE)),
             "nnUNet_n_proc_DA": "2",
             "PYTHONUNBUFFERED": "1",
@@ -110,7 +112,9 @@ class _Chain:
             for line in process.stdout:
                 file.write(line)
                 if "Pseudo dice" in line or "Mean Validation Dice" in line:
-                    tqdm.write("    " + line.split(": ", 1)[-1].strip().replace("np.float32", "").replace("np.float64", ""))
+                    tqdm.write(
+                        "    " + line.split(": ", 1)[-1].strip().replace("np.float32", "").replace("np.float64", "")
+                    )
         if process.wait() != 0:
             self.bar.close()
             raise UserError(f"`{shlex.join(words)}` ended with exit code {process.returncode}; its output is in {log}")
@@ -137,7 +141,9 @@ def _score(predictions: Path, truths: Path) -> dict[str, dict[str, float]]:
     return result
 
 
-def _draw_report(scores: dict[str, dict[str, float]], images: Path, truths: Path, predictions: Path, target: Path) -> None:
+def _draw_report(
+    scores: dict[str, dict[str, float]], images: Path, truths: Path, predictions: Path, target: Path
+) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

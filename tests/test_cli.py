@@ -19,7 +19,7 @@ def test_env_prints_a_line_for_eval_and_unset_folders_as_comments(capsys, monkey
     monkeypatch.setenv(VARIABLE, "/somewhere else")
     lines = run(capsys, "env").splitlines()
     shell = subprocess.run(
-        ["bash", "-c", f"{lines[0]}; printf %s \"${VARIABLE}\""], capture_output=True, text=True, check=True
+        ["bash", "-c", f'{lines[0]}; printf %s "${VARIABLE}"'], capture_output=True, text=True, check=True
     )
     assert shell.stdout == f"/somewhere else{os.pathsep}{plugin_folder()}"
     assert lines[1:] == [f"# export nnUNet_{n}=/path/to/nnUNet_{n}" for n in ("preprocessed", "results")]
@@ -42,7 +42,9 @@ def test_enable_and_disable(capsys, tmp_path, monkeypatch):
     )
     for before, after in ((None, str(plugin_folder())), ("/other", f"/other{os.pathsep}{plugin_folder()}")):
         environment = {k: v for k, v in os.environ.items() if k != VARIABLE} | ({VARIABLE: before} if before else {})
-        found = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+        found = subprocess.run(
+            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+        )
         assert found.stdout.strip() == after
     assert "disabled" in run(capsys, "disable")
     assert not start_up.exists()

@@ -47,7 +47,9 @@ def _read_info(path: Path) -> dict[str, str]:
         if line.strip():
             key, colon, value = line.partition(":")
             if not colon:
-                raise UserError(f"{path}, line {number}: {line.strip()!r} is not of the form 'ED: 1': correct or remove it")
+                raise UserError(
+                    f"{path}, line {number}: {line.strip()!r} is not of the form 'ED: 1': correct or remove it"
+                )
             entries[key.strip()] = value.strip()
     return entries
 
@@ -60,7 +62,9 @@ def _patient_cases(folder: Path, *, test: bool) -> list[RawCase]:
         if match and match.group(1) == folder.name:
             frames[int(match.group(2))] = path
     if not frames:
-        raise UserError(f"{folder} holds no frame named {folder.name}_frameNN.nii.gz: give the release as it is unpacked")
+        raise UserError(
+            f"{folder} holds no frame named {folder.name}_frameNN.nii.gz: give the release as it is unpacked"
+        )
     named = {}
     for phase in ("ED", "ES"):
         if phase in info:
@@ -137,7 +141,9 @@ def make_splits(cases: list[RawCase], scheme: Scheme) -> tuple[list[Fold] | None
         decision["source"] = "ours: grouped by patient, stratified by disease group"
     else:
         if len(by_patient) < 10:
-            raise UserError(f"--splits {scheme} needs at least 10 patients, {len(by_patient)} were found: use --splits none")
+            raise UserError(
+                f"--splits {scheme} needs at least 10 patients, {len(by_patient)} were found: use --splits none"
+            )
         parts = proportional_split(by_patient, groups, shares=PAPER_SHARES[scheme])
         folds = [{"train": parts["train"], "val": parts["val"]}]
         decision["source"] = "ours: the paper gives the shares of patients only, so these patients are not the paper's"

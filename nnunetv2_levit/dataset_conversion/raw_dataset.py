@@ -81,7 +81,9 @@ def _write_case(case: RawCase, root: Path, label_values: set[int]) -> dict[str, 
     first = images[0]
     for image in images:
         if image.shape != first.shape:
-            raise UserError(f"{image.path} has shape {image.shape} and {first.path} has {first.shape}: they must be equal")
+            raise UserError(
+                f"{image.path} has shape {image.shape} and {first.path} has {first.shape}: they must be equal"
+            )
         data = image.image.dataobj.get_unscaled()
         if data.dtype.kind == "f" and not np.isfinite(data).all():
             raise UserError(f"{image.path} contains NaN or infinite voxels: replace them before converting")
@@ -95,19 +97,23 @@ def _write_case(case: RawCase, root: Path, label_values: set[int]) -> dict[str, 
     if case.label is not None:
         label = read_nifti(case.label)
         if label.shape != first.shape:
-            raise UserError(f"{label.path} has shape {label.shape} and {first.path} has {first.shape}: they must be equal")
+            raise UserError(
+                f"{label.path} has shape {label.shape} and {first.path} has {first.shape}: they must be equal"
+            )
         if not np.allclose(label.spacing, first.spacing, atol=SPACING_TOLERANCE_MM):
             raise UserError(
-                f"{label.path} has spacing {label.spacing} mm and {first.path} has {first.spacing} mm: they must be equal"
+                f"{label.path} has spacing {label.spacing} and {first.path} has {first.spacing} mm: they must be equal"
             )
         if not np.allclose(label.affine, first.affine, atol=AFFINE_TOLERANCE_MM):
-            raise UserError(f"{label.path} lies elsewhere in space than {first.path}: origin and direction must be equal")
+            raise UserError(
+                f"{label.path} lies elsewhere in space than {first.path}: origin and direction must be equal"
+            )
         values = np.asanyarray(label.image.dataobj)
         found, counts = np.unique(values, return_counts=True)
         foreign = [float(v) for v in found if v not in label_values]
         if foreign:
             raise UserError(
-                f"{label.path} contains the label {foreign[0]:g}, which is none of {sorted(label_values)}: correct the file"
+                f"{label.path} contains the label {foreign[0]:g}, none of {sorted(label_values)}: correct the file"
             )
         facts["label"] = str(case.label)
         facts["voxels"] = {str(int(v)): int(n) for v, n in zip(found, counts, strict=True)}
@@ -144,7 +150,9 @@ def replaced_at_the_end(target: Path, *, overwrite: bool) -> Iterator[Path]:
         partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
         partial.mkdir()
     except OSError as error:
-        raise UserError(f"{target.parent} can't be written ({error.strerror}): mend its permissions or choose another") from None
+        raise UserError(
+            f"{target.parent} can't be written ({error.strerror}): mend its permissions or choose another"
+        ) from None
     try:
         yield partial
         previous = None
@@ -162,7 +170,9 @@ def replaced_at_the_end(target: Path, *, overwrite: bool) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
-            raise UserError(f"{target} could not be written ({error.strerror or error}): nothing was left behind") from None
+            raise UserError(
+                f"{target} could not be written ({error.strerror or error}): nothing was left behind"
+            ) from None
         raise
 
 
@@ -250,7 +260,7 @@ def stale_preprocessed_splits(dataset: Path) -> Path | None:
 
     nnU-Net's planner copies the raw splits only where there are none yet, and fails an assertion where they differ.
     """
-    folder, written = os.environ.get("nnUNet_preprocessed"), dataset / "splits_final.json"
+    folder, written = os.environ.get("nnUNet_preprocessed"), dataset / "splits_final.json"  # noqa: SIM112
     if not folder or not written.is_file():
         return None
     present = Path(folder) / dataset.name / "splits_final.json"

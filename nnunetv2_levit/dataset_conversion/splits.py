@@ -19,7 +19,7 @@ def cross_validation(
 ) -> list[Fold]:
     """Folds for nnU-Net's ``splits_final.json`` from ``cases`` by patient and ``groups`` by patient.
 
-    Stratified by group where some group has a patient for each fold; with fewer patients than folds, one fold a patient.
+    Stratified by group where some group has a patient for each fold; with fewer patients than folds, a fold for each.
     """
     patients = sorted(cases)
     folds = min(folds, len(patients))

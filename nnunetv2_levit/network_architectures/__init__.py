@@ -5,8 +5,8 @@ The contract that every network keeps (tested in tests/network_architectures/tes
 - constructed with keywords; ``forward`` maps (B, C, H, W) to logits (B, K, H, W), or to a list of logits with the full
   resolution first while the attribute ``deep_supervision`` is true;
 - any height and width from 32 to 1024, rectangles and odd sizes included;
-- auxiliary heads exist or not by construction (``auxiliary_heads``); ``deep_supervision`` only switches what ``forward``
-  returns, so the state dict never depends on it;
+- auxiliary heads exist or not by construction (``auxiliary_heads``); ``deep_supervision`` only switches what
+  ``forward`` returns, so the state dict never depends on it;
 - ``deep_supervision_scales`` gives the resolution of each output relative to the image;
 - trained with all outputs, every parameter receives a gradient.
 """
@@ -42,7 +42,9 @@ def create(name: str, *, in_channels: int, num_classes: int, image_size: tuple[i
         raise UserError(f"network {name!r} is not registered: choose one of {', '.join(REGISTRY)}")
     size = tuple(int(side) for side in image_size)
     if len(size) != 2 or not all(MIN_SIZE <= side <= MAX_SIZE for side in size):
-        raise UserError(f"image size {tuple(image_size)} is not (height, width) with {MIN_SIZE} to {MAX_SIZE} pixels each")
+        raise UserError(
+            f"image size {tuple(image_size)} is not (height, width) with {MIN_SIZE} to {MAX_SIZE} pixels each"
+        )
     if in_channels < 1 or num_classes < 1:
         raise UserError(f"{name} needs at least one channel and one class, got {in_channels} and {num_classes}")
     return REGISTRY[name](in_channels=in_channels, num_classes=num_classes, image_size=size, **options)

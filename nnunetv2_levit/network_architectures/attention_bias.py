@@ -69,7 +69,9 @@ def resize_attention_bias_table(
         raise ValueError(f"bias policy {policy!r} is unknown: choose one of {', '.join(BIAS_POLICIES)}")
     heads, offsets = table.shape
     if offsets != old_grid[0] * old_grid[1]:
-        raise ValueError(f"a bias table with {offsets} offsets does not belong to a grid of {old_grid[0]}x{old_grid[1]}")
+        raise ValueError(
+            f"a bias table with {offsets} offsets does not belong to a grid of {old_grid[0]}x{old_grid[1]}"
+        )
     if old_grid == new_grid:
         return table
     rows = _offset_interpolation(old_grid[0], new_grid[0], policy).to(table.device)

@@ -26,7 +26,13 @@ class LeViTUNetDecoder(nn.Module):
     """
 
     def __init__(
-        self, *, fused_width: int, skip_widths: tuple[int, int, int], num_classes: int, skips: int, auxiliary_heads: bool
+        self,
+        *,
+        fused_width: int,
+        skip_widths: tuple[int, int, int],
+        num_classes: int,
+        skips: int,
+        auxiliary_heads: bool,
     ) -> None:
         super().__init__()
         c1, c2, c3 = (width if skips > index else 0 for index, width in enumerate(skip_widths))
@@ -71,7 +77,7 @@ class LeViTUNet(nn.Module):
         transformer: False gives the paper's "-Conv" networks (Table 3), which decode c4 alone.
         skips: how many skip connections, from c1 inwards (Table 4): 0 to 4. Without a transformer c4 is the decoder's
             only input and stays.
-        identity_attention: every token attends to itself alone (an ablation; the queries, keys and biases are left out).
+        identity_attention: every token attends to itself alone (an ablation; queries, keys and biases are left out).
         drop_path: probability of dropping a residual branch; None takes LeViT's own (0, 0, 0.1).
         auxiliary_heads: adds 1x1 heads for deep supervision (not in the paper).
         pretrained: a timm tag, a local file, or None; see ``pretrained.load_levit_encoder``.

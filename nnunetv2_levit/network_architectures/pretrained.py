@@ -31,9 +31,10 @@ class LoadReport:
 
     def summary(self) -> str:
         adapted = "; ".join(sorted(set(self.adapted.values()))) or "none"
+        unused = ", ".join(sorted({name.split(".")[0] for name in self.unused})) or "-"
         return (
             f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.adapted)} of them adapted ({adapted}), "
-            f"{len(self.unused)} of the file unused ({', '.join(sorted({n.split('.')[0] for n in self.unused})) or '-'})"
+            f"{len(self.unused)} of the file unused ({unused})"
         )
 
 
@@ -54,7 +55,9 @@ def find_weights(source: str | Path) -> Path:
         return Path(source)
     tag = str(source)
     if os.sep in tag or tag.endswith((".safetensors", ".pth", ".pt", ".bin")):
-        raise UserError(f"there is no weight file {tag}: give an existing file or a timm tag such as levit_384.fb_dist_in1k")
+        raise UserError(
+            f"there is no weight file {tag}: give an existing file or a timm tag such as levit_384.fb_dist_in1k"
+        )
     candidates = [weights_folder() / f"{tag}{ending}" for ending in (".safetensors", ".pth", ".pt", ".bin")]
     for candidate in candidates:
         if candidate.is_file():
@@ -150,4 +153,3 @@ def load_levit_encoder(
     report.unused = [name for name in state if name not in wanted]
     encoder.load_state_dict(wanted)
     return report
-

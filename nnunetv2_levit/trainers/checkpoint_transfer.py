@@ -22,7 +22,7 @@ _nnunet_load_pretrained_weights = nnunet_run_training.load_pretrained_weights
 
 
 def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = False) -> None:
-    """Same call as nnU-Net's: all tensors but the segmentation heads, bias tables resized to the network's patch size."""
+    """Same call as nnU-Net's: everything but the segmentation heads, bias tables resized to the patch size."""
     module: Any = network.module if isinstance(network, DistributedDataParallel) else network
     module = module._orig_mod if isinstance(module, OptimizedModule) else module
     if not hasattr(module, "adapt_state_dict"):
@@ -34,9 +34,7 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
             checkpoint = torch.load(fname, map_location="cpu", weights_only=False)
             arguments = checkpoint["init_args"]
             configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"])
-            state = module.adapt_state_dict(
-                checkpoint["network_weights"], image_size=tuple(configuration.patch_size)
-            )
+            state = module.adapt_state_dict(checkpoint["network_weights"], image_size=tuple(configuration.patch_size))
         except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
             raise UserError(f"{fname} is not a readable nnU-Net checkpoint of a 2D network ({error!r})") from error
         merged = module.state_dict()

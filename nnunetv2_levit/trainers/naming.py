@@ -6,7 +6,7 @@ tests and small machines.
 """
 
 import re
-from functools import lru_cache
+from functools import cache
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.trainers.families import Family, Option
@@ -42,7 +42,7 @@ def _parse_options(name: str, family: Family, words: list[str]) -> list[Option]:
     return chosen
 
 
-@lru_cache(maxsize=None)
+@cache
 def trainer_class(name: str) -> type[HybridTrainer]:
     """The trainer class of a name: the same object at every call, picklable by its name in this package.
 

@@ -22,9 +22,7 @@ def test_parameter_counts_of_the_paper(name, count):
     assert parameters(name) == count
 
 
-@pytest.mark.parametrize(
-    ("skips", "millions"), [(0, 49.840), (1, 49.844), (2, 49.954), (3, 50.397), (4, 52.166)]
-)
+@pytest.mark.parametrize(("skips", "millions"), [(0, 49.840), (1, 49.844), (2, 49.954), (3, 50.397), (4, 52.166)])
 def test_parameter_counts_by_skip_connections(skips, millions):
     assert parameters("levit_unet_384", skips=skips) / 1e6 == pytest.approx(millions, abs=5e-4)
 
@@ -86,8 +84,10 @@ def test_a_smaller_image_uses_the_near_offsets_of_the_biases():
             if name.endswith("attention_biases"):
                 parameter.normal_()
         small = create("levit_unet_128s", in_channels=1, num_classes=2, image_size=(64, 64)).eval()
-        small.load_state_dict(large.adapt_state_dict(large.state_dict(), image_size=(128, 96))
-                              | small.adapt_state_dict(large.state_dict(), image_size=(128, 96)))
+        small.load_state_dict(
+            large.adapt_state_dict(large.state_dict(), image_size=(128, 96))
+            | small.adapt_state_dict(large.state_dict(), image_size=(128, 96))
+        )
         x = torch.randn(1, 1, 64, 64)
         torch.testing.assert_close(large(x), small(x))
 

@@ -79,7 +79,8 @@ def test_weights_of_the_convolutional_form_fit(classifier, tmp_path):
     torch.save(state, path)
     network = build(pretrained=path)
     torch.testing.assert_close(
-        network.encoder.stages[0].blocks[0].attn.qkv.linear.weight, classifier.stages[0].blocks[0].attn.qkv.linear.weight
+        network.encoder.stages[0].blocks[0].attn.qkv.linear.weight,
+        classifier.stages[0].blocks[0].attn.qkv.linear.weight,
     )
 
 

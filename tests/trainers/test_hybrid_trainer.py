@@ -150,7 +150,9 @@ def test_a_checkpoint_is_whole_or_absent(make_trainer, monkeypatch, tmp_path):
     assert not target.exists()  # nor is a left-over partial file taken for one
 
 
-def test_pretrained_weights_are_demanded_at_the_start_and_skipped_afterwards(make_trainer, monkeypatch, tmp_path, capsys):
+def test_pretrained_weights_are_demanded_at_the_start_and_skipped_afterwards(
+    make_trainer, monkeypatch, tmp_path, capsys
+):
     monkeypatch.setenv("nnUNet_levit_weights", str(tmp_path / "weights"))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
     with pytest.raises(SystemExit) as stop:

@@ -6,24 +6,26 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
-from nnunetv2_levit.environment import VARIABLE
+from nnunetv2_levit.environment import VARIABLE, plugin_folder
 from tests.conftest import DATASET_ID, run_program
 
 TRAINER = "LeViTUNetTrainer_128s_3iterations_2epochs"
 CONFIGURATION = "2d_p48x40"
 
 
+def arguments(fold):
+    return (str(DATASET_ID), CONFIGURATION, str(fold), "-tr", TRAINER, "-device", "cpu")
+
+
 def train(fold, environment, *flags):
-    return run_program(
-        *("nnUNetv2_train", DATASET_ID, CONFIGURATION, fold, "-tr", TRAINER, "-device", "cpu", *flags),
-        environment=environment,
-    )
+    return run_program("nnUNetv2_train", *arguments(fold), *flags, environment=environment)
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,7 @@ def trained(preprocessed):
     assert whole.returncode == 0, whole.stdout
 
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("nnUNetv2_train"), str(DATASET_ID), CONFIGURATION, "0", "-tr", TRAINER]
-        + ["-device", "cpu"],
+        [Path(sys.executable).with_name("nnUNetv2_train"), *arguments(0)],
         env={**os.environ, **preprocessed},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -119,3 +120,47 @@ def test_without_the_plugin_nnunet_finds_no_trainer_and_a_wrong_name_is_explaine
     )
     assert wrong.returncode != 0
     assert "'129s' is neither a size nor an option" in wrong.stdout
+
+
+@pytest.mark.slow
+def test_find_best_configuration_accepts_the_trained_model(trained, preprocessed):
+    model, _ = trained
+    done = run_program(
+        *("nnUNetv2_find_best_configuration", DATASET_ID, "-tr", TRAINER, "-c", CONFIGURATION, "-f", 0, 1),
+        *("-np", 1, "--disable_ensembling"),
+        environment=preprocessed,
+    )
+    assert done.returncode == 0, done.stdout
+    assert (model.parent / "inference_instructions.txt").is_file()
+
+
+def _distributed_step(rank, world_size, init_file, results):
+    """What nnU-Net's children do: find the trainer by name, wrap its network, train two steps."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{init_file}", rank=rank, world_size=world_size)
+    trainer = recursive_find_trainer_class_by_name("LeViTUNetTrainer_128s_ds")
+    torch.manual_seed(0)
+    network = trainer.build_network_architecture(None, SimpleNamespace(patch_size=(64, 80)), 1, 3, True)
+    network = DistributedDataParallel(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    torch.manual_seed(rank + 1)
+    for _ in range(2):  # the second forward fails where a parameter had no gradient in the first
+        optimizer.zero_grad()
+        sum(output.square().mean() for output in network(torch.randn(2, 1, 64, 80))).backward()
+        optimizer.step()
+    torch.save(network.module.decoder.state_dict(), f"{results}_{rank}.pth")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_spawned_processes_train_together(tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(plugin_folder()))
+    torch.multiprocessing.spawn(
+        _distributed_step, args=(2, tmp_path / "rendezvous", tmp_path / "weights"), nprocs=2, join=True
+    )
+    first, second = (torch.load(f"{tmp_path / 'weights'}_{rank}.pth", weights_only=True) for rank in (0, 1))
+    for name, value in first.items():
+        if "running" not in name:  # statistics of the batch; nnU-Net synchronises batch norm on GPUs
+            torch.testing.assert_close(value, second[name])
