@@ -1,28 +1,50 @@
-"""LeViT's translation-invariant attention bias: one learned value per head and absolute offset (|dy|, |dx|).
+"""Attention with a learned bias that depends on the offset between two tokens only, and the tables that hold it.
 
-A table has shape (heads, H*W) with index ``|dy| * W + |dx|`` for a key grid of H x W tokens (LeViT, section 4.2; the
-layout of timm's ``attention_biases``).
+LeViT's table has shape (heads, H*W) with index ``|dy| * W + |dx|`` for a key grid of H x W tokens (LeViT, section 4.2;
+the layout of timm's ``attention_biases``). Swin's has shape ((2h-1) * (2w-1), heads) for windows of h x w tokens, with
+signed offsets. Nothing is cached: what was expanded from one set of weights can not outlive it.
 """
 
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+Grid = tuple[int, int]
 BiasPolicy = Literal["extend", "scale"]
 BIAS_POLICIES: tuple[BiasPolicy, ...] = ("extend", "scale")
 
 
-def expand_attention_bias(
-    table: Tensor, *, table_grid: tuple[int, int], key_grid: tuple[int, int], query_stride: int = 1
-) -> Tensor:
-    """Bias of every query-key pair, shape (heads, queries, keys), from a table of shape (heads, H*W).
+def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v for (B, heads, tokens, d) and a bias (heads, queries, keys).
+
+    Computed in the bias's precision (fp32 in training) whatever the autocast: pretrained biases have a standard
+    deviation of about 5, and an fp16 product q k^T can overflow.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        dtype = torch.promote_types(bias.dtype, torch.float32)
+        out = F.scaled_dot_product_attention(
+            query.to(dtype), key.to(dtype), value.to(dtype), attn_mask=bias.to(dtype).unsqueeze(0)
+        )
+    return out.to(value.dtype)
+
+
+def _expand(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Bias (heads, queries, keys) from a table (heads, R, C) and the index of each row and column pair."""
+    heads = table.shape[0]
+    (query_rows, key_rows), (query_columns, key_columns) = rows.shape, columns.shape
+    bias = table.index_select(1, rows.flatten()).index_select(2, columns.flatten())
+    bias = bias.view(heads, query_rows, key_rows, query_columns, key_columns)
+    return bias.transpose(2, 3).reshape(heads, query_rows * query_columns, key_rows * key_columns)
+
+
+def expand_attention_bias(table: Tensor, *, table_grid: Grid, key_grid: Grid, query_stride: int = 1) -> Tensor:
+    """Bias of every query-key pair, shape (heads, queries, keys), from LeViT's table (heads, H*W).
 
     Queries stand on every ``query_stride``-th row and column of the key grid. ``key_grid`` may be smaller than
-    ``table_grid`` (its offsets are then a corner of the table), never larger. Nothing is cached: what was computed from
-    one set of weights can not outlive it.
+    ``table_grid`` (its offsets are then a corner of the table), never larger.
     """
-    heads = table.shape[0]
     offsets = []
     for axis in (0, 1):
         if key_grid[axis] > table_grid[axis]:
@@ -32,12 +54,16 @@ def expand_attention_bias(
             )
         keys = torch.arange(key_grid[axis], device=table.device)
         offsets.append((keys[::query_stride, None] - keys[None, :]).abs())
-    rows, columns = offsets
-    (query_rows, key_rows), (query_columns, key_columns) = rows.shape, columns.shape
-    bias = table.view(heads, *table_grid).index_select(1, rows.flatten())
-    bias = bias.index_select(2, columns.flatten())
-    bias = bias.view(heads, query_rows, key_rows, query_columns, key_columns)
-    return bias.transpose(2, 3).reshape(heads, query_rows * query_columns, key_rows * key_columns)
+    return _expand(table.view(-1, *table_grid), *offsets)
+
+
+def expand_relative_position_bias(table: Tensor, *, window: Grid) -> Tensor:
+    """Bias (heads, tokens, tokens) of one window from Swin's table ((2h-1) * (2w-1), heads)."""
+    offsets = []
+    for side in window:
+        positions = torch.arange(side, device=table.device)
+        offsets.append(positions[:, None] - positions[None, :] + side - 1)
+    return _expand(table.T.reshape(-1, 2 * window[0] - 1, 2 * window[1] - 1), *offsets)
 
 
 def _offset_interpolation(old: int, new: int, policy: BiasPolicy) -> Tensor:
@@ -56,25 +82,53 @@ def _offset_interpolation(old: int, new: int, policy: BiasPolicy) -> Tensor:
     return matrix
 
 
+def _signed_offset_interpolation(old: int, new: int, policy: BiasPolicy) -> Tensor:
+    """The same for offsets from -(n-1) to n-1: matrix (2 new - 1, 2 old - 1)."""
+    positive = _offset_interpolation(old, new, policy)
+    matrix = torch.zeros(2 * new - 1, 2 * old - 1, dtype=torch.float64)
+    matrix[new - 1 :, old - 1 :] = positive
+    matrix[:new, :old] = positive.flip(0, 1)
+    return matrix
+
+
+def _resize(table: Tensor, interpolation: tuple[Tensor, Tensor]) -> Tensor:
+    """Table (heads, R, C) resized along both axes."""
+    rows, columns = (matrix.to(table.device) for matrix in interpolation)
+    return (rows @ table.double() @ columns.T).to(table.dtype)
+
+
+def _check(policy: BiasPolicy, offsets: int, expected: int, grid: Grid) -> None:
+    if policy not in BIAS_POLICIES:
+        raise ValueError(f"bias policy {policy!r} is unknown: choose one of {', '.join(BIAS_POLICIES)}")
+    if offsets != expected:
+        raise ValueError(f"a bias table with {offsets} offsets does not belong to a grid of {grid[0]}x{grid[1]}")
+
+
 def resize_attention_bias_table(
-    table: Tensor, *, old_grid: tuple[int, int], new_grid: tuple[int, int], policy: BiasPolicy = "extend"
+    table: Tensor, *, old_grid: Grid, new_grid: Grid, policy: BiasPolicy = "extend"
 ) -> Tensor:
-    """Table (heads, h*w) for another key grid (heads, H*W), linear per axis, anchored at offset 0 and clamped.
+    """LeViT's table (heads, h*w) for another key grid (heads, H*W), linear per axis, anchored at offset 0 and clamped.
 
     ``"extend"`` keeps the distance in tokens: trained values stay where they are and the farthest one is repeated
     beyond. ``"scale"`` keeps the distance relative to the image. Both leave the bias of a token to itself untouched,
     which a half-pixel resize of the table would not.
     """
-    if policy not in BIAS_POLICIES:
-        raise ValueError(f"bias policy {policy!r} is unknown: choose one of {', '.join(BIAS_POLICIES)}")
-    heads, offsets = table.shape
-    if offsets != old_grid[0] * old_grid[1]:
-        raise ValueError(
-            f"a bias table with {offsets} offsets does not belong to a grid of {old_grid[0]}x{old_grid[1]}"
-        )
+    _check(policy, table.shape[1], old_grid[0] * old_grid[1], old_grid)
     if old_grid == new_grid:
         return table
-    rows = _offset_interpolation(old_grid[0], new_grid[0], policy).to(table.device)
-    columns = _offset_interpolation(old_grid[1], new_grid[1], policy).to(table.device)
-    resized = rows @ table.double().view(heads, *old_grid) @ columns.T
-    return resized.reshape(heads, -1).to(table.dtype)
+    interpolation = tuple(_offset_interpolation(o, n, policy) for o, n in zip(old_grid, new_grid, strict=True))
+    return _resize(table.view(-1, *old_grid), interpolation).flatten(1)
+
+
+def resize_relative_position_table(
+    table: Tensor, *, old_window: Grid, new_window: Grid, policy: BiasPolicy = "extend"
+) -> Tensor:
+    """Swin's table ((2h-1) * (2w-1), heads) for another window, by the same rules."""
+    old_sides = [2 * side - 1 for side in old_window]
+    _check(policy, table.shape[0], old_sides[0] * old_sides[1], old_window)
+    if old_window == new_window:
+        return table
+    interpolation = tuple(
+        _signed_offset_interpolation(o, n, policy) for o, n in zip(old_window, new_window, strict=True)
+    )
+    return _resize(table.T.reshape(-1, *old_sides), interpolation).flatten(1).T.contiguous()

@@ -9,12 +9,11 @@ rounding down where the strided convolutions round up.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath
 from timm.models.levit import LevitMlp, LinearNorm, Stem16
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.attention_bias import expand_attention_bias
+from nnunetv2_levit.network_architectures.attention_bias import biased_attention, expand_attention_bias
 
 Grid = tuple[int, int]
 
@@ -51,20 +50,6 @@ def stage_grids(image_size: Grid) -> tuple[Grid, Grid, Grid]:
     for _ in range(4):
         grid = halved(grid)
     return grid, halved(grid), halved(halved(grid))
-
-
-def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v for (B, heads, tokens, d) and a bias (heads, queries, keys).
-
-    Computed in the bias's precision (fp32 in training) whatever the autocast: pretrained biases have a standard
-    deviation of about 5, and an fp16 product q k^T can overflow.
-    """
-    with torch.autocast(query.device.type, enabled=False):
-        dtype = torch.promote_types(bias.dtype, torch.float32)
-        out = F.scaled_dot_product_attention(
-            query.to(dtype), key.to(dtype), value.to(dtype), attn_mask=bias.to(dtype).unsqueeze(0)
-        )
-    return out.to(value.dtype)
 
 
 class Attention(nn.Module):

@@ -13,9 +13,16 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_attention_bias_table
 from nnunetv2_levit.network_architectures.decoder_blocks import UpsampleConvBlock, upsample
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS, LeViTEncoder
-from nnunetv2_levit.network_architectures.pretrained import LoadReport, load_levit_encoder
+from nnunetv2_levit.network_architectures.pretrained import (
+    LoadReport,
+    adapt_first_convolution,
+    copy_weights,
+    find_weights,
+    read_state_dict,
+)
 
 DECODER_WIDTHS = (512, 256, 128)
+IMAGENET_SIZE = (224, 224)
 
 
 class LeViTUNetDecoder(nn.Module):
@@ -80,7 +87,7 @@ class LeViTUNet(nn.Module):
         identity_attention: every token attends to itself alone (an ablation; queries, keys and biases are left out).
         drop_path: probability of dropping a residual branch; None takes LeViT's own (0, 0, 0.1).
         auxiliary_heads: adds 1x1 heads for deep supervision (not in the paper).
-        pretrained: a timm tag, a local file, or None; see ``pretrained.load_levit_encoder``.
+        pretrained: a timm tag, a local file, or None; see ``load_pretrained``.
         bias_policy: how pretrained attention biases are resized to the image size.
     """
 
@@ -109,6 +116,7 @@ class LeViTUNet(nn.Module):
         widths = LEVIT_VARIANTS[variant]
         self.variant = variant
         self.image_size = image_size
+        self.identity_attention = identity_attention
         self.auxiliary_heads = auxiliary_heads
         self.deep_supervision = auxiliary_heads
         self.encoder = LeViTEncoder(
@@ -133,9 +141,37 @@ class LeViTUNet(nn.Module):
             self.load_pretrained(pretrained, bias_policy=bias_policy)
 
     def load_pretrained(self, source: str | Path, *, bias_policy: BiasPolicy = "extend") -> LoadReport:
-        """Load ImageNet weights into the encoder; the report is kept as ``pretrained_report``."""
-        self.pretrained_report = load_levit_encoder(
-            self.encoder, source, variant=LEVIT_VARIANTS[self.variant], bias_policy=bias_policy
+        """Load a LeViT classifier's weights (timm's names, trained at 224 x 224) into the encoder.
+
+        The first convolution is adapted to the channel count, the bias tables are resized by ``bias_policy``; the
+        classifier heads are left out. The report is kept as ``pretrained_report``.
+
+        Raises:
+            UserError: the file can't be had or read, or does not fit.
+        """
+        if self.identity_attention:
+            raise UserError("LeViT-UNet with identity attention has no pretrained weights: train it from scratch")
+        path = find_weights(source)
+        encoder = self.encoder
+        state = {n: v for n, v in read_state_dict(path).items() if not n.endswith("attention_bias_idxs")}
+        old_grids, new_grids = encoder.bias_grids(IMAGENET_SIZE), encoder.bias_grids(self.image_size)
+
+        def adapt(name: str, value: Tensor, target: Tensor) -> tuple[Tensor, str | None]:
+            if name == "stem.conv1.linear.weight":
+                return adapt_first_convolution(value, target.shape[1])
+            old, new = old_grids.get(name), new_grids.get(name)
+            if old == new or value.shape[1] != old[0] * old[1]:
+                return value, None  # fits, or is of another network and is refused by its shape
+            value = resize_attention_bias_table(value, old_grid=old, new_grid=new, policy=bias_policy)
+            return value, f"attention biases resized by policy {bias_policy}"
+
+        self.pretrained_report = copy_weights(
+            encoder,
+            state,
+            names={name: name for name in encoder.state_dict()},
+            path=path,
+            needed=LEVIT_VARIANTS[self.variant].timm_tag,
+            adapt=adapt,
         )
         return self.pretrained_report
 

@@ -4,37 +4,40 @@ Nothing falls back silently: weights are loaded whole, with a report, or an erro
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from timm.models import adapt_input_conv
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_attention_bias_table
-from nnunetv2_levit.network_architectures.levit_encoder import LeViTEncoder, LeViTVariant
 
 WEIGHTS_FOLDER_VARIABLE = "nnUNet_levit_weights"
-IMAGENET_SIZE = (224, 224)
 
 
 @dataclass
 class LoadReport:
-    """What a checkpoint gave: parameter names loaded as they are, adapted (with how), and left unused in the file."""
+    """What a checkpoint gave a module.
+
+    Names loaded, those of them adapted (and how), those of the module that stay as initialised, and those of the file
+    that were not used.
+    """
 
     source: str
     loaded: list[str] = field(default_factory=list)
     adapted: dict[str, str] = field(default_factory=dict)
+    random: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         adapted = "; ".join(sorted(set(self.adapted.values()))) or "none"
         unused = ", ".join(sorted({name.split(".")[0] for name in self.unused})) or "-"
+        random = ", ".join(sorted({".".join(name.split(".")[:2]) for name in self.random})) or "-"
         return (
-            f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.adapted)} of them adapted ({adapted}), "
-            f"{len(self.unused)} of the file unused ({unused})"
+            f"{self.source}: {len(self.loaded)} tensors loaded, {len(self.adapted)} of them adapted ({adapted}); "
+            f"{len(self.random)} stay as initialised ({random}); {len(self.unused)} of the file unused ({unused})"
         )
 
 
@@ -101,55 +104,60 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def load_levit_encoder(
-    encoder: LeViTEncoder, source: str | Path, *, variant: LeViTVariant, bias_policy: BiasPolicy = "extend"
-) -> LoadReport:
-    """Load a LeViT classifier's weights (timm's names, trained at 224 x 224) into an encoder.
+def adapt_first_convolution(kernel: Tensor, in_channels: int) -> tuple[Tensor, str | None]:
+    """timm's rule for another channel count (one channel: kernels summed), and what was done."""
+    if kernel.shape[1] == in_channels:
+        return kernel, None
+    note = f"first convolution from {kernel.shape[1]} to {in_channels} channels"
+    return adapt_input_conv(in_channels, kernel), note
 
-    The first convolution is adapted to the channel count by timm's rule (kernels summed for one channel), the bias
-    tables are resized by ``bias_policy``; the classifier heads are left out. A checkpoint of ``torch.nn.Conv2d`` form
-    (timm's ``levit_conv_*``) fits as well.
+
+Adapt = Callable[[str, Tensor, Tensor], tuple[Tensor, str | None]]
+
+
+def copy_weights(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    *,
+    names: dict[str, str],
+    path: Path,
+    needed: str,
+    adapt: Adapt | None = None,
+) -> LoadReport:
+    """Copy tensors of a checkpoint into ``module``: all those in ``names``, or none.
+
+    Args:
+        names: from a name in the module's state dict to the one in ``state``.
+        path, needed: the file, and the checkpoint to use instead, for error messages.
+        adapt: given the target's name, the source tensor and the target tensor, returns the tensor to load and what
+            was done to it (None for nothing).
 
     Raises:
-        UserError: the file can't be had or read, lacks a tensor, or has one of another shape.
+        UserError: a tensor is missing in the file or has another shape.
     """
-    path = find_weights(source)
-    state = read_state_dict(path)
-    state = {name: value for name, value in state.items() if not name.endswith("attention_bias_idxs")}
-    wanted = encoder.state_dict()
-    old_grids, new_grids = encoder.bias_grids(IMAGENET_SIZE), encoder.bias_grids(encoder.image_size)
-    report = LoadReport(source=str(source))
-
-    for name, target in wanted.items():
-        if name not in state:
+    wanted = module.state_dict()
+    report = LoadReport(source=str(path))
+    for target, source in names.items():
+        if source not in state:
             raise UserError(
-                f"the weight file {path} lacks {name}: a checkpoint of {variant.timm_tag} is needed, with timm's names "
-                "(networks with identity attention have no pretrained weights)"
+                f"the weight file {path} lacks {source}: the checkpoint {needed} is needed, with timm's names"
             )
-        value = state[name]
-        if name in new_grids and value.shape[0] == target.shape[0]:
-            if value.shape[1] != old_grids[name][0] * old_grids[name][1]:
-                raise UserError(
-                    f"{name} in {path} has {value.shape[1]} offsets where a model trained at 224 x 224 has "
-                    f"{old_grids[name][0] * old_grids[name][1]}: use the checkpoint {variant.timm_tag}"
-                )
-            if old_grids[name] != new_grids[name]:
-                value = resize_attention_bias_table(
-                    value, old_grid=old_grids[name], new_grid=new_grids[name], policy=bias_policy
-                )
-                report.adapted[name] = f"attention biases resized by policy {bias_policy}"
-        elif name == "stem.conv1.linear.weight" and value.shape[1] != target.shape[1]:
-            report.adapted[name] = f"first convolution from {value.shape[1]} to {target.shape[1]} channels"
-            value = adapt_input_conv(target.shape[1], value)
-        elif value.ndim == 4 and target.ndim == 2 and value.shape[2:] == (1, 1):
-            value = value[:, :, 0, 0]
-        if value.shape != target.shape:
+        value = state[source]
+        if adapt is not None:
+            value, done = adapt(target, value, wanted[target])
+            if done is not None:
+                report.adapted[target] = done
+        if value.ndim == 4 and wanted[target].ndim == 2 and value.shape[2:] == (1, 1):
+            value = value[:, :, 0, 0]  # a linear layer stored as a 1x1 convolution
+        if value.shape != wanted[target].shape:
             raise UserError(
-                f"{name} in {path} has shape {tuple(value.shape)} where {tuple(target.shape)} is needed: use the "
-                f"checkpoint {variant.timm_tag}"
+                f"{source} in {path} has shape {tuple(value.shape)} where {tuple(wanted[target].shape)} is needed: use "
+                f"the checkpoint {needed}"
             )
-        wanted[name] = value
-        report.loaded.append(name)
-    report.unused = [name for name in state if name not in wanted]
-    encoder.load_state_dict(wanted)
+        wanted[target] = value
+        report.loaded.append(target)
+    report.random = [name for name in wanted if name not in names]
+    used = set(names.values())
+    report.unused = [name for name in state if name not in used]
+    module.load_state_dict(wanted)
     return report
