@@ -20,6 +20,7 @@ from torch import nn
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS
 from nnunetv2_levit.network_architectures.levit_unet import LeViTUNet
+from nnunetv2_levit.network_architectures.unet2022 import UNET2022_SIZES, UNet2022
 
 MIN_SIZE, MAX_SIZE = 32, 1024
 
@@ -29,6 +30,7 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
         f"levit_unet_{variant}_conv": partial(LeViTUNet, variant=variant, transformer=False)
         for variant in LEVIT_VARIANTS
     },
+    **{f"unet2022_{size}": partial(UNet2022, size=size) for size in UNET2022_SIZES},
 }
 
 

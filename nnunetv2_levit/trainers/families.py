@@ -1,5 +1,6 @@
 """What trainers exist, as data: families, their sizes and options. `naming.py` turns a name into a class."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +10,18 @@ from nnunetv2_levit.trainers.recipe import Recipe
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a family: what it adds to the network's keywords and which class attributes it sets."""
+    """One option of a family: what it adds to the network's keywords and which class attributes it sets.
+
+    ``resolve``, where given, computes further class attributes from the size and the names of all options chosen; its
+    ``network_options`` are added to the others.
+    """
 
     name: str
     summary: str
     network_options: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     excludes: tuple[str, ...] = ()
+    resolve: Callable[[str, frozenset[str]], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,7 @@ class Family:
 
     Attributes:
         sizes: from the size in a trainer's name to the network's name in the registry.
+        network_options: keywords of the network that hold unless an option says otherwise.
         pretrained_tags: from the size to the weights that the option ``pretrained`` asks for.
     """
 
@@ -33,5 +40,6 @@ class Family:
     default_size: str
     recipe: Recipe
     options: tuple[Option, ...]
+    network_options: dict[str, Any] = field(default_factory=dict)
     pretrained_tags: dict[str, str] = field(default_factory=dict)
     base: type[HybridTrainer] = HybridTrainer

@@ -147,8 +147,7 @@ class HybridTrainer(nnUNetTrainer):
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         if self.recipe.rotation_degrees is not None:
-            limit = float(np.deg2rad(self.recipe.rotation_degrees))
-            rotation = (-limit, limit)
+            rotation = tuple(float(angle) for angle in np.deg2rad(self.recipe.rotation_degrees))
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
     def get_training_transforms(self, *args: Any, **kwargs: Any):

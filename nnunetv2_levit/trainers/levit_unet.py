@@ -17,7 +17,7 @@ PAPER_RECIPE = Recipe(
     num_epochs=ACDC_EPOCHS,
     batch_size=8,
     augmentation="mirror_rotate",
-    rotation_degrees=20.0,  # the paper gives no range; this is TransUNet's, whose protocol it follows
+    rotation_degrees=(-20.0, 20.0),  # the paper gives no range; this is TransUNet's, whose protocol it follows
 )
 
 OPTIONS = (

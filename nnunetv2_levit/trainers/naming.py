@@ -12,8 +12,9 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.trainers.families import Family, Option
 from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
 from nnunetv2_levit.trainers.levit_unet import LEVIT_UNET
+from nnunetv2_levit.trainers.unet2022 import UNET2022
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (LEVIT_UNET,)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (LEVIT_UNET, UNET2022)}
 MODULE = "nnunetv2_levit.trainers"
 
 
@@ -65,11 +66,18 @@ def trainer_class(name: str) -> type[HybridTrainer]:
 
     attributes["network_name"] = family.sizes[size]
     attributes["recipe"] = family.recipe
-    attributes["network_options"] = {key: value for option in options for key, value in option.network_options.items()}
+    network_options = dict(family.network_options)
+    chosen = frozenset(option.name for option in options)
     for option in options:
-        attributes.update(option.attributes)
+        network_options |= option.network_options
+        attributes |= option.attributes
+        if option.resolve is not None:
+            resolved = option.resolve(size, chosen)
+            network_options |= resolved.pop("network_options", {})
+            attributes |= resolved
         if option.name == "pretrained":
             attributes["pretrained"] = family.pretrained_tags[size]
+    attributes["network_options"] = network_options
     lines = [f"{family.summary}, size {size}.", *(f"{option.name}: {option.summary}." for option in options)]
     attributes |= {"__module__": MODULE, "__qualname__": name, "__doc__": "\n\n".join(lines)}
     return type(name, (family.base,), attributes)

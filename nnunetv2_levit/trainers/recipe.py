@@ -19,7 +19,7 @@ class Recipe:
         gradient_clip: largest norm of the gradient over all parameters.
         batch_size: patches per iteration over all GPUs; None takes the plans'.
         augmentation: nnU-Net's own, or mirroring and rotation alone.
-        rotation_degrees: largest rotation to either side; None takes nnU-Net's.
+        rotation_degrees: range of rotations; None takes nnU-Net's.
     """
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -33,7 +33,7 @@ class Recipe:
     weight_ce: float = 1.0
     weight_dice: float = 1.0
     augmentation: Literal["nnunet", "mirror_rotate"] = "nnunet"
-    rotation_degrees: float | None = None
+    rotation_degrees: tuple[float, float] | None = None
 
     def build_optimizer(self, network: nn.Module) -> Optimizer:
         """Optimizer over two groups: weights, and what takes no decay (norms, scalars, biases, bias tables).

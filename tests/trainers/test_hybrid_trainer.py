@@ -13,7 +13,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from nnunetv2.run import run_training as nnunet_run_training
 
-from nnunetv2_levit.trainers.naming import trainer_class
+from nnunetv2_levit.trainers.naming import FAMILIES, trainer_class
 from tests.conftest import DATASET_ID
 
 CONFIGURATION = "2d_p48x40"
@@ -94,12 +94,14 @@ def test_validation_does_not_switch_on_what_was_off(make_trainer):
     assert trainer._get_deep_supervision_scales() is None
 
 
-def test_training_steps_move_the_rate_and_lower_the_loss(make_trainer):
+@pytest.mark.parametrize("name", [f"{family.name}Trainer" for family in FAMILIES.values()])
+def test_training_steps_move_the_rate_and_lower_the_loss(make_trainer, name):
     torch.manual_seed(0)
-    trainer = make_trainer("LeViTUNetTrainer_128s_2iterations_40epochs")
+    trainer = make_trainer(f"{name}_2iterations_40epochs")
     trainer.initialize()
     fixed = batch(trainer)
-    fixed["target"] = (fixed["data"] > 0).float()
+    seen = (fixed["data"] > 0).float()
+    fixed["target"] = [seen[:, :, ::s, ::s] for s in (1, 2, 4)] if trainer.enable_deep_supervision else seen
     losses, rates = [], []
     for trainer.current_epoch in range(20):
         trainer.on_train_epoch_start()

@@ -58,6 +58,26 @@ def test_what_a_name_says():
 
 
 @pytest.mark.parametrize(
+    ("name", "epochs", "batch", "rate", "supervised"),
+    [
+        ("UNet2022Trainer_paper", 1437, 8, 1e-4, True),
+        ("UNet2022Trainer_base_paper", 1492, 16, 1e-4, True),
+        ("UNet2022Trainer_large_pretrained_paper", 322, 8, 1e-4, False),
+        ("UNet2022Trainer_p8_paper", 24, 8, 7e-4, True),
+    ],
+)
+def test_the_recipes_of_unet2022(name, epochs, batch, rate, supervised):
+    cls = getattr(trainers, name)
+    recipe = cls.recipe
+    assert (recipe.num_epochs, recipe.batch_size, recipe.learning_rate) == (epochs, batch, rate)
+    assert (recipe.weight_dice, recipe.weight_ce, recipe.gradient_clip) == (1.2, 0.8, 12)
+    assert (recipe.optimizer, recipe.weight_decay, recipe.decay) == ("adam", 0, "constant")
+    assert recipe.rotation_degrees == (0, 15)
+    assert cls.network_options["auxiliary_heads"] == supervised
+    assert cls.network_options["layer_scale"] == 1e-6
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("LeViTUNetTrainer_385", "'385' is neither a size nor an option"),
@@ -69,6 +89,7 @@ def test_what_a_name_says():
         ("LeViTUNetTrainer_0epochs", "neither a size nor an option"),
         ("LeViTUNetTrainer_50epochs_conv", "neither a size nor an option"),
         ("LeViTUNetTrainer_", "neither a size nor an option"),
+        ("UNet2022Trainer_base_p8_paper", "trained no UNet-2022 base with stem stride 8"),
     ],
 )
 def test_a_name_outside_the_grammar_says_why(name, words):
