@@ -95,6 +95,34 @@ def _demo(arguments: argparse.Namespace) -> None:
     run_demo(output=arguments.output, data=arguments.data)
 
 
+def _benchmark(arguments: argparse.Namespace) -> None:
+    import json
+
+    from nnunetv2_levit.benchmark.measure import as_markdown, run
+    from nnunetv2_levit.network_architectures import REGISTRY
+
+    result = run(
+        networks=arguments.networks or list(REGISTRY),
+        patch_sizes=[(side, side) for side in arguments.patch],
+        batch_size=arguments.batch,
+        device=arguments.device,
+        repetitions=arguments.repetitions,
+    )
+    if arguments.output is not None:
+        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+    print(as_markdown(result))
+
+
+def _curves(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.evaluation.training_curves import report
+
+    for run in report(arguments.folders, arguments.output):
+        last = run["epochs"][-1]
+        dice = ", ".join(f"{value:.3f}" for value in last["pseudo_dice"])
+        print(f"{run['run']}, {run['fold']}: {len(run['epochs'])} epochs, pseudo Dice {dice} in the last")
+    print(f"{arguments.output}, {arguments.output.with_suffix('.png')}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands except those passed through to nnU-Net."""
     parser = argparse.ArgumentParser(prog="nnunetv2_levit", description="Transformer-CNN hybrids for nnU-Net v2.")
@@ -135,6 +163,18 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", help="name of the configuration (default: <from>_p<height>x<width>)")
     sub.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default nnUNetPlans)")
     sub.add_argument("--overwrite", action="store_true", help="replace a configuration of this name")
+
+    sub = command("benchmark", _benchmark, "measure parameters, multiply-adds, time and memory of the networks")
+    sub.add_argument("--networks", nargs="+", metavar="NAME", help="registered networks (default: all)")
+    sub.add_argument("--patch", type=int, nargs="+", default=[224], metavar="SIDE", help="square patches (default 224)")
+    sub.add_argument("--batch", type=int, default=1, help="images at once (default 1)")
+    sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    sub.add_argument("--repetitions", type=int, default=5, help="timed forward passes (default 5)")
+    sub.add_argument("-o", "--output", type=Path, help="also write the result as JSON")
+
+    sub = command("curves", _curves, "training curves of one or several runs, from nnU-Net's logs")
+    sub.add_argument("folders", type=Path, nargs="+", help="folders of trained folds, such as .../fold_0")
+    sub.add_argument("-o", "--output", type=Path, required=True, help="JSON file; a PNG is written beside it")
 
     sub = command("demo", _demo, "run the whole chain on the CPU, from data to a scored prediction")
     sub.add_argument("-o", "--output", type=Path, default=Path("demo"), help="folder for everything it writes")

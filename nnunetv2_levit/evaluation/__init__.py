@@ -1,0 +1,1 @@
+"""Measured results: curves, tables and figures, always from JSON."""
