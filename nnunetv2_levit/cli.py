@@ -53,7 +53,7 @@ def _trainers(arguments: argparse.Namespace) -> None:
 
 def _convert(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.dataset_conversion import acdc
-    from nnunetv2_levit.dataset_conversion.raw_dataset import stale_preprocessed_splits
+    from nnunetv2_levit.dataset_conversion.raw_dataset import conversion_notes, stale_preprocessed_splits
 
     target = acdc.convert(
         arguments.input,
@@ -66,6 +66,8 @@ def _convert(arguments: argparse.Namespace) -> None:
         f"{target} is complete; next: "
         f"nnUNetv2_plan_and_preprocess -d {arguments.dataset} -c 2d --verify_dataset_integrity"
     )
+    for note in conversion_notes(target):
+        print(f"note: {note}")
     if (stale := stale_preprocessed_splits(target)) is not None:
         print(f"note: {stale} holds other splits, at which nnU-Net's planner stops: remove it before planning")
 
@@ -118,7 +120,7 @@ def _curves(arguments: argparse.Namespace) -> None:
 
     for run in report(arguments.folders, arguments.output):
         last = run["epochs"][-1]
-        dice = ", ".join(f"{value:.3f}" for value in last["pseudo_dice"])
+        dice = ", ".join("-" if value is None else f"{value:.3f}" for value in last["pseudo_dice"])
         print(f"{run['run']}, {run['fold']}: {len(run['epochs'])} epochs, pseudo Dice {dice} in the last")
     print(f"{arguments.output}, {arguments.output.with_suffix('.png')}")
 

@@ -5,11 +5,14 @@ Layout of the release: ``training/patientNNN/`` and ``testing/patientNNN/`` with
 """
 
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
 from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS
-from nnunetv2_levit.dataset_conversion.raw_dataset import DatasetDescription, RawCase, write_raw_dataset
+from nnunetv2_levit.dataset_conversion.raw_dataset import write_raw_dataset
 from nnunetv2_levit.dataset_conversion.splits import (
     SEED,
     Fold,
@@ -29,6 +32,7 @@ DESCRIPTION = DatasetDescription(
     citation="Bernard et al., IEEE Transactions on Medical Imaging 37(11), 2018, doi 10.1109/TMI.2018.2837502",
     license="for research, by registration with the challenge",
     reference="https://www.creatis.insa-lyon.fr/Challenge/acdc/",
+    published_cases=200,
 )
 # LeViT-UNet, section 4.1: 80 patients for training, 20 for testing. UNet-2022: 70, 10 and 20. Neither lists them.
 PAPER_SHARES = {
@@ -126,7 +130,7 @@ def find_cases(source: Path) -> list[RawCase]:
     return cases
 
 
-def make_splits(cases: list[RawCase], scheme: Scheme) -> tuple[list[Fold] | None, dict[str, Any]]:
+def make_splits(cases: Sequence[RawCase], scheme: Scheme) -> tuple[list[Fold] | None, dict[str, Any]]:
     """Folds by ``scheme``, and what the summary says of them."""
     training = [case for case in cases if not case.test]
     by_patient: dict[str, list[str]] = {}
@@ -156,14 +160,12 @@ def convert(
     source: Path, *, dataset_id: int, scheme: Scheme = "crossval", overwrite: bool = False, workers: int = 4
 ) -> Path:
     """Convert ACDC to ``nnUNet_raw/DatasetNNN_ACDC`` and return that folder."""
-    cases = find_cases(source)
-    splits, decision = make_splits(cases, scheme)
     return write_raw_dataset(
         DESCRIPTION,
-        cases,
+        find_cases(source),
         dataset_id=dataset_id,
-        splits=splits,
+        make_splits=partial(make_splits, scheme=scheme),
         overwrite=overwrite,
         workers=workers,
-        decisions={"splits": decision, "spacing": "pixdim; orientation from the sform, else the qform"},
+        decisions={"spacing": "pixdim; orientation from the sform, else the qform"},
     )

@@ -81,6 +81,8 @@ def read_nifti(path: Path) -> NiftiVolume:
         raise UserError(f"{path} is not a NIfTI image ({error}): copy it anew from its source") from None
     if len(content) < expected:
         raise UserError(f"{path} is truncated ({len(content)} of {expected} bytes): copy it anew from its source")
+    while len(image.shape) > 3 and image.shape[-1] == 1:  # IBSR18 has a fourth dimension of one
+        image = image.slicer[..., 0]
     if len(image.shape) != 3:
         raise UserError(f"{path} has {len(image.shape)} dimensions where 3 are needed: give single frames")
     return NiftiVolume(path, content, image, header, consistent_affine(header))
@@ -93,24 +95,23 @@ def _compress(content: bytes) -> bytes:
 
 def _with_affine(header: nibabel.Nifti1Header, affine: np.ndarray) -> nibabel.Nifti1Header:
     header = header.copy()
+    header.set_data_shape(header.get_data_shape()[:3])  # without further dimensions of one
     header.set_qform(affine, code="scanner")
     header.set_sform(affine, code="scanner")
     header.set_xyzt_units("mm")
     return header
 
 
-def write_image(volume: NiftiVolume, target: Path) -> None:
+def write_image(volume: NiftiVolume, affine: np.ndarray, target: Path) -> None:
     """Write a ``.nii.gz`` with the stored voxels untouched and sform, qform and pixdim in agreement."""
-    header = _with_affine(volume.header, volume.affine)
+    header = _with_affine(volume.header, affine)
     target.write_bytes(_compress(header.binaryblock + volume.content[HEADER_BYTES:]))
 
 
-def write_labels(labels: np.ndarray, affine: np.ndarray, target: Path) -> None:
-    """Write integer labels as an uint8 ``.nii.gz``."""
-    image = nibabel.Nifti1Image(labels.astype(np.uint8), affine)
-    image.header.set_xyzt_units("mm")
-    image.set_qform(affine, code="scanner")
-    image.set_sform(affine, code="scanner")
+def write_array(values: np.ndarray, affine: np.ndarray, target: Path) -> None:
+    """Write an array (x, y, z) as a ``.nii.gz`` of its own data type."""
+    image = nibabel.Nifti1Image(values, affine)
+    image = nibabel.Nifti1Image(values, affine, _with_affine(image.header, affine))
     stream = io.BytesIO()
     image.to_stream(stream)
     target.write_bytes(_compress(stream.getvalue()))

@@ -3,51 +3,27 @@
 A converter says which files are cases and what the labels mean; everything else happens here.
 """
 
+import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 import nnunetv2_levit
-from nnunetv2_levit.dataset_conversion.nifti import SPACING_TOLERANCE_MM, read_nifti, write_image, write_labels
+from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase, Reader, ReadOptions
+from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume, write_array, write_image
+from nnunetv2_levit.dataset_conversion.readers import read_volumes
 from nnunetv2_levit.dataset_conversion.splits import Fold
 from nnunetv2_levit.errors import UserError
-
-FILE_ENDING = ".nii.gz"
-AFFINE_TOLERANCE_MM = 1e-2
-
-
-@dataclass(frozen=True)
-class RawCase:
-    """One case: its image files (one a channel), its label file, whose it is, and whether it is for testing."""
-
-    identifier: str
-    images: tuple[Path, ...]
-    label: Path | None
-    patient: str
-    group: str = "unknown"
-    test: bool = False
-
-
-@dataclass(frozen=True)
-class DatasetDescription:
-    """What ``dataset.json`` says of a dataset; labels by name, 0 being the background."""
-
-    name: str
-    channel_names: tuple[str, ...]
-    labels: dict[str, int]
-    citation: str
-    license: str
-    reference: str
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def nnunet_folder(variable: str) -> Path:
@@ -74,53 +50,72 @@ def dataset_folder_name(dataset_id: int, name: str) -> str:
     return f"Dataset{dataset_id:03d}_{name}"
 
 
-def _write_case(case: RawCase, root: Path, label_values: set[int]) -> dict[str, Any]:
-    """Check one case and write its files under ``root``; returns the facts that the summary keeps."""
+def _write_case(
+    case: RawCase, root: Path, description: DatasetDescription, read: Reader, options: ReadOptions
+) -> dict[str, Any]:
+    """Read and check one case and write its files under ``root``; returns the facts that the summary keeps."""
     side = "Ts" if case.test else "Tr"
-    images = [read_nifti(path) for path in case.images]
-    first = images[0]
-    for image in images:
-        if image.shape != first.shape:
-            raise UserError(
-                f"{image.path} has shape {image.shape} and {first.path} has {first.shape}: they must be equal"
-            )
-        data = image.image.dataobj.get_unscaled()
-        if data.dtype.kind == "f" and not np.isfinite(data).all():
-            raise UserError(f"{image.path} contains NaN or infinite voxels: replace them before converting")
-    facts = {
+    loaded = read(case, options, frozenset(description.labels.values()))
+    ending = description.file_ending
+    for channel, content in enumerate(loaded.channels):
+        target = root / f"images{side}" / f"{case.identifier}_{channel:04d}{ending}"
+        if isinstance(content, NiftiVolume):
+            write_image(content, loaded.affine, target)
+        elif loaded.affine is not None:
+            write_array(content, loaded.affine, target)
+        else:
+            Image.fromarray(content).save(target)
+    facts: dict[str, Any] = {
         "patient": case.patient,
         "group": case.group,
         "images": [str(path) for path in case.images],
-        "shape": list(first.shape),
-        "spacing_mm": [round(v, 6) for v in first.spacing],
+        "shape": list(loaded.shape),
+        "spacing_mm": loaded.spacing,
+        "sha256": loaded.digest,
     }
-    if case.label is not None:
-        label = read_nifti(case.label)
-        if label.shape != first.shape:
-            raise UserError(
-                f"{label.path} has shape {label.shape} and {first.path} has {first.shape}: they must be equal"
-            )
-        if not np.allclose(label.spacing, first.spacing, atol=SPACING_TOLERANCE_MM):
-            raise UserError(
-                f"{label.path} has spacing {label.spacing} and {first.path} has {first.spacing} mm: they must be equal"
-            )
-        if not np.allclose(label.affine, first.affine, atol=AFFINE_TOLERANCE_MM):
-            raise UserError(
-                f"{label.path} lies elsewhere in space than {first.path}: origin and direction must be equal"
-            )
-        values = np.asanyarray(label.image.dataobj)
-        found, counts = np.unique(values, return_counts=True)
-        foreign = [float(v) for v in found if v not in label_values]
-        if foreign:
-            raise UserError(
-                f"{label.path} contains the label {foreign[0]:g}, none of {sorted(label_values)}: correct the file"
-            )
+    if case.part is not None:
+        facts["part"] = case.part
+    if loaded.remarks:
+        facts["remarks"] = loaded.remarks
+    if loaded.labels is not None:
+        target = root / f"labels{side}" / f"{case.identifier}{ending}"
+        if loaded.affine is not None:
+            write_array(loaded.labels, loaded.affine, target)
+        else:
+            Image.fromarray(loaded.labels).save(target)
+        values, counts = np.unique(loaded.labels, return_counts=True)
         facts["label"] = str(case.label)
-        facts["voxels"] = {str(int(v)): int(n) for v, n in zip(found, counts, strict=True)}
-        write_labels(values, first.affine, root / f"labels{side}" / f"{case.identifier}{FILE_ENDING}")
-    for channel, image in enumerate(images):
-        write_image(image, root / f"images{side}" / f"{case.identifier}_{channel:04d}{FILE_ENDING}")
+        facts["label_sha256"] = hashlib.sha256(loaded.labels.tobytes()).hexdigest()
+        facts["voxels"] = {str(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
     return facts
+
+
+def _same_images(facts: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Groups of cases with the same image.
+
+    Raises:
+        UserError: two cases with the same image and the same label, which is a copy.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in sorted(facts):
+        group = groups.setdefault(facts[name]["sha256"], [])
+        for other in group:
+            if facts[other].get("label_sha256") == facts[name].get("label_sha256"):
+                first, second = facts[other]["images"][0], facts[name]["images"][0]
+                raise UserError(f"{second} is a copy of {first}, with the same label: remove one of the two cases")
+        group.append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _with_shared_patients(cases: Sequence[RawCase], same_images: list[list[str]]) -> list[RawCase]:
+    """The cases, those of patients who share an image given to the first of these patients."""
+    patient_of = {case.identifier: case.patient for case in cases}
+    owner = {patient: patient for patient in patient_of.values()}
+    for group in same_images:
+        first = min(owner[patient_of[name]] for name in group)
+        merged = {owner[patient_of[name]] for name in group}
+        owner = {patient: first if value in merged else value for patient, value in owner.items()}
+    return [replace(case, patient=owner[case.patient]) for case in cases]
 
 
 def _is_running(pid: str) -> bool:
@@ -181,15 +176,18 @@ def write_raw_dataset(
     cases: Sequence[RawCase],
     *,
     dataset_id: int,
-    splits: list[Fold] | None,
+    make_splits: Callable[[Sequence[RawCase]], tuple[list[Fold] | None, dict[str, Any]]],
+    read: Reader = read_volumes,
+    options: ReadOptions = ReadOptions(),  # noqa: B008
     overwrite: bool = False,
     workers: int = 4,
     decisions: dict[str, Any] | None = None,
 ) -> Path:
     """Write ``nnUNet_raw/DatasetNNN_NAME`` from ``cases``: all of it, or nothing.
 
-    Beside nnU-Net's own files it holds ``conversion.json``: sources, shapes, label volumes, versions and decisions.
-    nnU-Net's planner copies ``splits_final.json`` to the preprocessed dataset.
+    Beside nnU-Net's own files it holds ``conversion.json``: sources, hashes, shapes, label volumes, versions, decisions
+    and notes. ``make_splits`` gets the cases with patients who share an image made one. nnU-Net's planner copies
+    ``splits_final.json`` to the preprocessed dataset.
 
     Raises:
         UserError: no cases, an existing target, or a faulty file; the sentence names it.
@@ -215,21 +213,23 @@ def write_raw_dataset(
             if any(case.test and case.label is not None for case in cases):
                 (root / "labelsTs").mkdir()
         facts: dict[str, Any] = {}
-        label_values = set(description.labels.values())
         # threads: reading, (de)compressing and writing all release the interpreter lock
         with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-            futures = {pool.submit(_write_case, case, root, label_values): case for case in cases}
+            futures = {pool.submit(_write_case, case, root, description, read, options): case for case in cases}
             try:
                 for future in tqdm(as_completed(futures), total=len(futures), desc=f"converting {description.name}"):
                     facts[futures[future].identifier] = future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        same_images = _same_images(facts)
+        splits, split_decision = make_splits(_with_shared_patients(cases, same_images))
+        notes = _notes(description, facts, same_images, len(training))
         dataset_json = {
             "channel_names": {str(i): name for i, name in enumerate(description.channel_names)},
             "labels": description.labels,
             "numTraining": len(training),
-            "file_ending": FILE_ENDING,
+            "file_ending": description.file_ending,
             "name": description.name,
             "citation": description.citation,
             "license": description.license,
@@ -244,11 +244,33 @@ def write_raw_dataset(
             root / "conversion.json",
             {
                 "converter": f"nnunetv2_levit {nnunetv2_levit.__version__}",
-                "decisions": decisions or {},
+                "notes": notes,
+                "decisions": {**(decisions or {}), "splits": split_decision},
+                "same_images": same_images,
                 "cases": dict(sorted(facts.items())),
             },
         )
     return target
+
+
+def _notes(
+    description: DatasetDescription, facts: dict[str, dict[str, Any]], same_images: list[list[str]], training: int
+) -> list[str]:
+    """What a person should know of a conversion that went well."""
+    notes = []
+    if description.published_cases is not None and training != description.published_cases:
+        notes.append(f"{training} training cases were found, {description.published_cases} are published")
+    empty = sorted(name for name, fact in facts.items() if set(fact.get("voxels", ())) == {"0"})
+    if empty:
+        notes.append(f"{len(empty)} cases have an empty label: {', '.join(empty[:5])}{' …' * (len(empty) > 5)}")
+    for group in same_images:
+        notes.append(f"{' and '.join(group)} have the same image and different labels: they stay in the same fold")
+    fixed = sorted(name for name, fact in facts.items() if "remarks" in fact)
+    if fixed:
+        notes.append(
+            f"{len(fixed)} cases took the geometry of their image: {', '.join(fixed[:5])}{' …' * (len(fixed) > 5)}"
+        )
+    return notes
 
 
 def _write_json(path: Path, content: Any) -> None:
@@ -267,3 +289,8 @@ def stale_preprocessed_splits(dataset: Path) -> Path | None:
     if present.is_file() and json.loads(present.read_text()) != json.loads(written.read_text()):
         return present
     return None
+
+
+def conversion_notes(dataset: Path) -> list[str]:
+    """The notes of the conversion that wrote a raw dataset."""
+    return json.loads((dataset / "conversion.json").read_text())["notes"]

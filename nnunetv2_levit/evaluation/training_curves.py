@@ -1,10 +1,13 @@
 """Training curves of one or several runs, read from nnU-Net's text logs (which exist whatever was checkpointed)."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nnunetv2_levit.errors import UserError
 
@@ -24,8 +27,8 @@ SCALARS = {
 def read_fold(folder: Path) -> dict[str, Any]:
     """Epochs of one fold from all its ``training_log_*.txt``; a resumed epoch replaces the interrupted one.
 
-    The pseudo Dice is nnU-Net's online estimate on random validation patches, one value a structure; the mean
-    validation Dice is that of the final sliding-window validation, where it was run.
+    The pseudo Dice is nnU-Net's online estimate on random validation patches, one value a structure (None where it was
+    neither there nor predicted); the mean validation Dice is that of the final sliding-window validation, where it was run.
 
     Raises:
         UserError: no logs, or logs without a finished epoch.
@@ -42,7 +45,8 @@ def read_fold(folder: Path) -> dict[str, Any]:
                 current = {}
                 epochs[int(match[1])] = current
             elif match := PSEUDO_DICE.match(line):
-                current["pseudo_dice"] = [float(v) for v in NUMBER.findall(re.sub(r"np\.float\d+", "", match[1]))]
+                values = [float(v) for v in NUMBER.findall(re.sub(r"np\.float\d+", "", match[1]))]
+                current["pseudo_dice"] = [None if math.isnan(v) else v for v in values]  # NaN is no JSON
             elif match := VALIDATION_DICE.match(line):
                 validation = float(match[1])
             else:
@@ -68,10 +72,11 @@ def draw(runs: Sequence[dict[str, Any]], target: Path, structures: Sequence[str]
         epochs = [epoch["epoch"] + 1 for epoch in run["epochs"]]
         left.plot(epochs, [epoch["train_loss"] for epoch in run["epochs"]], color=colour, label=name)
         left.plot(epochs, [epoch["val_loss"] for epoch in run["epochs"]], color=colour, linestyle="--")
-        means = [sum(epoch["pseudo_dice"]) / len(epoch["pseudo_dice"]) for epoch in run["epochs"]]
+        dice = np.array([epoch["pseudo_dice"] for epoch in run["epochs"]], dtype=float)
+        means = np.nanmean(dice, axis=1)
         right.plot(epochs, means, color=colour, linewidth=2, label=f"{name}: mean" if len(runs) == 1 else name)
         if len(runs) == 1:
-            for structure, values in enumerate(zip(*(e["pseudo_dice"] for e in run["epochs"]), strict=True)):
+            for structure, values in enumerate(dice.T):
                 label = structures[structure] if structure < len(structures) else f"structure {structure + 1}"
                 right.plot(epochs, values, color=f"C{structure + 1}", linewidth=1, label=label)
     left.set(xlabel="epoch", ylabel="loss (solid: training, dashed: validation)")

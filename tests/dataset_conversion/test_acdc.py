@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -220,6 +221,40 @@ def test_a_fault_gives_one_sentence_exit_code_2_and_leaves_nothing(fault, source
     assert (snapshot(source) if source.exists() else {}) == before
 
 
+def copy_patient(source, number, *, label_changed):
+    """A copy of patient 3 under another number, as a release with a mix-up would have it."""
+    target = source / "training" / f"patient{number:03d}"
+    target.mkdir()
+    for path in patient(source).iterdir():
+        shutil.copy(path, target / path.name.replace("patient003", target.name))
+    if label_changed:
+        for path in target.glob("*_gt.nii.gz"):
+            rewrite(path, lambda data, header: np.where(data == 2, 3, data).astype(np.uint8))
+
+
+def test_a_copied_patient_is_refused(source, raw, capsys):
+    copy_patient(source, 11, label_changed=False)
+    with pytest.raises(SystemExit) as stop:
+        convert(source)
+    assert stop.value.code == 2
+    assert re.search(r"patient011_frame\d+\.nii\.gz is a copy of .*patient003_frame", capsys.readouterr().err)
+    assert names_in(raw) == []
+
+
+@pytest.mark.parametrize("scheme", ["crossval", "levit_unet", "unet2022"])
+def test_patients_with_the_same_images_and_other_labels_share_a_fold(source, raw, capsys, scheme):
+    for number in (11, 12, 13):
+        copy_patient(source, number, label_changed=False)
+        for path in (source / "training" / f"patient{number:03d}").glob("*_gt.nii.gz"):
+            rewrite(path, lambda data, header, n=number: np.roll(data, n, axis=0))
+    convert(source, "--splits", scheme)
+    assert "have the same image and different labels" in capsys.readouterr().out
+    same = {f"patient{n:03d}" for n in (3, 11, 12, 13)}
+    for fold in json.loads((raw / "Dataset027_ACDC" / "splits_final.json").read_text()):
+        for side in fold.values():
+            assert len(same & {case.split("_")[0] for case in side}) in (0, 4)
+
+
 def test_an_existing_dataset_is_refused_unless_overwritten(source, raw, capsys):
     convert(source)
     target = raw / "Dataset027_ACDC"
@@ -317,17 +352,22 @@ def test_the_real_patients(real_acdc, raw):
     assert_all_converted(real_acdc / "training", target, 160)
     folds = json.loads((target / "splits_final.json").read_text())
     cases = {case.patient: case.group for case in acdc.find_cases(real_acdc)}
+    # 074 and 076 have the same images with different labels: one patient as far as folds are concerned
+    assert json.loads((target / "conversion.json").read_text())["same_images"] == [
+        [f"patient074_frame{frame}", f"patient076_frame{frame}"] for frame in ("01", "12")
+    ]
     for fold in folds:
         patients = sorted({case.split("_")[0] for case in fold["val"]})
-        assert len(patients) == 16
+        assert ("patient074" in patients) == ("patient076" in patients)
         groups = [cases[p] for p in patients]
-        assert {groups.count(g) for g in set(groups)} <= {3, 4}
-        assert len(fold["val"]) == 32
+        assert {groups.count(g) for g in set(groups)} <= {3, 4, 5}
+        assert {15 <= len(patients) <= 17, len(fold["val"]) == 2 * len(patients)} == {True}
 
 
 def test_the_untouched_header_of_the_release(real_acdc, tmp_path):
     from nnunetv2_levit.dataset_conversion.nifti import read_nifti, write_image
 
     original = real_acdc / "original_header_patient019_frame01.nii.gz"
-    write_image(read_nifti(original), tmp_path / "out.nii.gz")
+    volume = read_nifti(original)
+    write_image(volume, volume.affine, tmp_path / "out.nii.gz")
     assert_same_voxels(original, tmp_path / "out.nii.gz")
