@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from nnunetv2_levit.dataset_conversion import acdc
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
+from nnunetv2_levit.dataset_conversion.converter import Request, checked_plan
 from nnunetv2_levit.environment import VARIABLE, with_plugin
 from nnunetv2_levit.errors import UserError
 
@@ -189,7 +190,7 @@ def run_demo(*, output: Path, data: Path | None = None) -> dict:
     """
     size = PHANTOM_SIZE if data is None else REAL_SIZE
     if data is not None:
-        acdc.find_cases(data)  # complain before the previous output is removed
+        checked_plan(acdc.ACDC, Request(data, DATASET_ID))  # complain before the previous output is removed
     _prepare_output(output)
     source = _prepare_source(output, data, size.patients)
     chain = _Chain(output, total=5)

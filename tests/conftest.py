@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from nnunetv2_levit.configurations import add_configuration
-from nnunetv2_levit.dataset_conversion import acdc
+from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
+from nnunetv2_levit.dataset_conversion.converter import Request, convert
 from nnunetv2_levit.environment import VARIABLE, plugin_folder
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -78,7 +79,7 @@ def preprocessed(tmp_path_factory) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        acdc.convert(source, dataset_id=DATASET_ID)
+        convert(ACDC, Request(source, DATASET_ID))
         planned = run_program(
             *("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", "2d", "-np", "1", "-npfp", "1"),
             "--verify_dataset_integrity",

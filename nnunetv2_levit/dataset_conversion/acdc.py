@@ -5,25 +5,12 @@ Layout of the release: ``training/patientNNN/`` and ``testing/patientNNN/`` with
 """
 
 import re
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
+from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
 from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS
-from nnunetv2_levit.dataset_conversion.raw_dataset import write_raw_dataset
-from nnunetv2_levit.dataset_conversion.splits import (
-    SEED,
-    Fold,
-    cross_validation,
-    group_counts,
-    proportional_split,
-)
 from nnunetv2_levit.errors import UserError
-
-Scheme = Literal["crossval", "levit_unet", "unet2022", "none"]
-SCHEMES: tuple[Scheme, ...] = ("crossval", "levit_unet", "unet2022", "none")
 
 DESCRIPTION = DatasetDescription(
     name="ACDC",
@@ -34,11 +21,6 @@ DESCRIPTION = DatasetDescription(
     reference="https://www.creatis.insa-lyon.fr/Challenge/acdc/",
     published_cases=200,
 )
-# LeViT-UNet, section 4.1: 80 patients for training, 20 for testing. UNet-2022: 70, 10 and 20. Neither lists them.
-PAPER_SHARES = {
-    "levit_unet": {"train": 0.8, "val": 0.2},
-    "unet2022": {"train": 0.7, "val": 0.1, "test": 0.2},
-}
 FRAME = re.compile(r"(patient\d+)_frame(\d+)(\.nii\.gz|\.nii)$")
 
 
@@ -125,47 +107,25 @@ def find_cases(source: Path) -> list[RawCase]:
         for patient in _patients(folder)
         for case in _patient_cases(patient, test=test)
     ]
-    if not any(not case.test for case in cases):
-        raise UserError(f"{source} holds no folders named patientNNN: give ACDC's root, or its training folder")
     return cases
 
 
-def make_splits(cases: Sequence[RawCase], scheme: Scheme) -> tuple[list[Fold] | None, dict[str, Any]]:
-    """Folds by ``scheme``, and what the summary says of them."""
-    training = [case for case in cases if not case.test]
-    by_patient: dict[str, list[str]] = {}
-    for case in training:
-        by_patient.setdefault(case.patient, []).append(case.identifier)
-    groups = {case.patient: case.group for case in training}
-    decision: dict[str, Any] = {"scheme": scheme, "seed": SEED}
-    if scheme == "none":
-        return None, {"scheme": scheme}
-    if scheme == "crossval":
-        folds = cross_validation(by_patient, groups)
-        decision["source"] = "ours: grouped by patient, stratified by disease group"
-    else:
-        if len(by_patient) < 10:
-            raise UserError(
-                f"--splits {scheme} needs at least 10 patients, {len(by_patient)} were found: use --splits none"
-            )
-        parts = proportional_split(by_patient, groups, shares=PAPER_SHARES[scheme])
-        folds = [{"train": parts["train"], "val": parts["val"]}]
-        decision["source"] = "ours: the paper gives the shares of patients only, so these patients are not the paper's"
-        decision["test"] = parts.get("test", [])
-    decision["groups"] = [{side: group_counts(fold[side], by_patient, groups) for side in fold} for fold in folds]
-    return folds, decision
-
-
-def convert(
-    source: Path, *, dataset_id: int, scheme: Scheme = "crossval", overwrite: bool = False, workers: int = 4
-) -> Path:
-    """Convert ACDC to ``nnUNet_raw/DatasetNNN_ACDC`` and return that folder."""
-    return write_raw_dataset(
+def _plan(request: Request) -> Plan:
+    return Plan(
         DESCRIPTION,
-        find_cases(source),
-        dataset_id=dataset_id,
-        make_splits=partial(make_splits, scheme=scheme),
-        overwrite=overwrite,
-        workers=workers,
+        find_cases(request.source),
         decisions={"spacing": "pixdim; orientation from the sform, else the qform"},
     )
+
+
+ACDC = Converter(
+    name="acdc",
+    summary="cardiac cine MRI, ED and ES frames (Bernard et al. 2018)",
+    layout="training/patientNNN/ (and testing/) with patientNNN_frameMM.nii.gz, _gt.nii.gz, Info.cfg; or training",
+    plan=_plan,
+    # LeViT-UNet, section 4.1: 80 patients for training, 20 for testing. UNet-2022: 70, 10 and 20. Neither lists them.
+    shares={
+        "levit_unet": {"train": 0.8, "val": 0.2},
+        "unet2022": {"train": 0.7, "val": 0.1, "test": 0.2},
+    },
+)

@@ -59,11 +59,11 @@ def consistent_affine(header: nibabel.Nifti1Header) -> np.ndarray:
     return affine
 
 
-def read_nifti(path: Path) -> NiftiVolume:
+def read_nifti(path: Path, *, dimensions: tuple[int, ...] = (3,)) -> NiftiVolume:
     """Read and parse a whole file; compressed ones are checked against their checksum.
 
     Raises:
-        UserError: the file is missing, truncated, damaged, not NIfTI, or not three-dimensional.
+        UserError: the file is missing, truncated, damaged, not NIfTI, or not of these dimensions.
     """
     try:
         content = path.read_bytes()
@@ -83,8 +83,9 @@ def read_nifti(path: Path) -> NiftiVolume:
         raise UserError(f"{path} is truncated ({len(content)} of {expected} bytes): copy it anew from its source")
     while len(image.shape) > 3 and image.shape[-1] == 1:  # IBSR18 has a fourth dimension of one
         image = image.slicer[..., 0]
-    if len(image.shape) != 3:
-        raise UserError(f"{path} has {len(image.shape)} dimensions where 3 are needed: give single frames")
+    if len(image.shape) not in dimensions:
+        wanted = " or ".join(map(str, dimensions))
+        raise UserError(f"{path} has {len(image.shape)} dimensions where {wanted} are needed: give single frames")
     return NiftiVolume(path, content, image, header, consistent_affine(header))
 
 

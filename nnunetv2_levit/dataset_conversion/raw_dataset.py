@@ -90,19 +90,19 @@ def _write_case(
     return facts
 
 
-def _same_images(facts: dict[str, dict[str, Any]]) -> list[list[str]]:
+def _same_images(facts: dict[str, dict[str, Any]], *, keep_copies: bool) -> list[list[str]]:
     """Groups of cases with the same image.
 
     Raises:
-        UserError: two cases with the same image and the same label, which is a copy.
+        UserError: two cases with the same image and the same label, which is a copy (unless ``keep_copies``).
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(facts):
         group = groups.setdefault(facts[name]["sha256"], [])
         for other in group:
-            if facts[other].get("label_sha256") == facts[name].get("label_sha256"):
+            if not keep_copies and facts[other].get("label_sha256") == facts[name].get("label_sha256"):
                 first, second = facts[other]["images"][0], facts[name]["images"][0]
-                raise UserError(f"{second} is a copy of {first}, with the same label: remove one of the two cases")
+                raise UserError(f"{second} is a copy of {first}, with the same label: remove one, or add --keep-copies")
         group.append(name)
     return [group for group in groups.values() if len(group) > 1]
 
@@ -179,9 +179,11 @@ def write_raw_dataset(
     make_splits: Callable[[Sequence[RawCase]], tuple[list[Fold] | None, dict[str, Any]]],
     read: Reader = read_volumes,
     options: ReadOptions = ReadOptions(),  # noqa: B008
+    keep_copies: bool = False,
     overwrite: bool = False,
     workers: int = 4,
     decisions: dict[str, Any] | None = None,
+    notes: Sequence[str] = (),
 ) -> Path:
     """Write ``nnUNet_raw/DatasetNNN_NAME`` from ``cases``: all of it, or nothing.
 
@@ -222,9 +224,9 @@ def write_raw_dataset(
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        same_images = _same_images(facts)
+        same_images = _same_images(facts, keep_copies=keep_copies)
         splits, split_decision = make_splits(_with_shared_patients(cases, same_images))
-        notes = _notes(description, facts, same_images, len(training))
+        notes = [*notes, *_notes(description, facts, same_images, len(training))]
         dataset_json = {
             "channel_names": {str(i): name for i, name in enumerate(description.channel_names)},
             "labels": description.labels,
@@ -264,7 +266,7 @@ def _notes(
     if empty:
         notes.append(f"{len(empty)} cases have an empty label: {', '.join(empty[:5])}{' …' * (len(empty) > 5)}")
     for group in same_images:
-        notes.append(f"{' and '.join(group)} have the same image and different labels: they stay in the same fold")
+        notes.append(f"{' and '.join(group)} have the same image: they stay in the same fold")
     fixed = sorted(name for name, fact in facts.items() if "remarks" in fact)
     if fixed:
         notes.append(

@@ -1,6 +1,7 @@
 """Reading cases whole and checked, from the file formats of the releases."""
 
 import hashlib
+import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,7 +76,7 @@ def read_volumes(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -
     remarks = []
     for volume in channels:
         _same_shape(volume.shape, volume.path, first.shape, first.path)
-        _check_finite(volume.image.dataobj.get_unscaled(), volume.path)
+        _check_finite(np.asanyarray(volume.image.dataobj), volume.path)
         remarks.append(_same_space(volume, first, options))
     labels = None
     if case.label is not None:
@@ -104,7 +105,7 @@ def read_picture(path: Path, *, frame: int | None = None) -> np.ndarray:
             return np.array(image)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
-    except (OSError, EOFError, SyntaxError, ValueError, zlib.error, UnidentifiedImageError) as error:
+    except (OSError, EOFError, SyntaxError, TypeError, ValueError, zlib.error, UnidentifiedImageError) as error:
         raise UserError(f"{path} is truncated or no picture ({error}): copy it anew from its source") from None
 
 
@@ -148,3 +149,54 @@ def _as_uint8(values: np.ndarray, path: Path) -> np.ndarray:
     raise UserError(
         f"{path} has pixels of type {values.dtype} where 8 bits are expected: convert it without loss first"
     )
+
+
+def read_channels(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -> LoadedCase:
+    """A case of one NIfTI file that may hold several channels in a fourth dimension (the Decathlon's form)."""
+    (path,) = case.images
+    volume = read_nifti(path, dimensions=(3, 4))
+    if len(volume.shape) == 3:
+        return read_volumes(case, options, allowed)
+    values = np.asanyarray(volume.image.dataobj)
+    _check_finite(values, path)
+    channels = [np.ascontiguousarray(values[..., index]) for index in range(values.shape[3])]
+    labels, remarks = None, []
+    if case.label is not None:
+        mask = read_nifti(case.label)
+        _same_shape(mask.shape, mask.path, channels[0].shape, path)
+        remarks = [remark] if (remark := _same_space(mask, volume, options)) else []
+        labels = map_labels(np.asanyarray(mask.image.dataobj), mask.path, options, allowed)
+    return LoadedCase(channels, labels, volume.affine, digest_of([volume.content]), remarks)
+
+
+def read_transunet_arrays(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -> LoadedCase:
+    """A volume from TransUNet's slices (``image`` and ``label`` in .npz, one a slice) or volume (.npy.h5).
+
+    Arrays there have index order (slice, row, column); rows run along y.
+    """
+    images, labels = [], []
+    for path in case.images:
+        image, label = _read_arrays(path)
+        _same_shape(label.shape, path, image.shape, path)
+        images.append(image if image.ndim == 3 else image[None])
+        labels.append(label if label.ndim == 3 else label[None])
+        _same_shape(images[-1].shape[1:], path, images[0].shape[1:], case.images[0])
+    image = np.concatenate(images).astype(np.float32)
+    _check_finite(image, case.images[0])
+    label = map_labels(np.concatenate(labels), case.images[0], options, allowed)
+    affine = np.diag([*(options.spacing or (1.0, 1.0, 1.0)), 1.0])
+    volume = np.ascontiguousarray(image.transpose(2, 1, 0))
+    return LoadedCase([volume], label.transpose(2, 1, 0), affine, digest_of([volume.tobytes()]))
+
+
+def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return arrays["image"], arrays["label"]
+        import h5py
+
+        with h5py.File(path) as arrays:
+            return arrays["image"][()], arrays["label"][()]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is truncated or holds no image and label ({error}): copy it anew") from None

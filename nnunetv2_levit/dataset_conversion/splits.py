@@ -68,3 +68,12 @@ def group_counts(names: Sequence[str], cases: dict[str, list[str]], groups: dict
     present = [groups[patient] for patient, members in cases.items() if wanted.intersection(members)]
     values, counts = np.unique(present, return_counts=True)
     return {str(value): int(count) for value, count in zip(values, counts, strict=True)}
+
+
+def fixed_split(cases: dict[str, list[str]], validation: frozenset[str]) -> Fold:
+    """One fold whose validation cases are listed by identifier; a listed case that is absent is simply not there."""
+    everything = _cases_of(sorted(cases), cases)
+    return {
+        "train": [case for case in everything if case not in validation],
+        "val": [case for case in everything if case in validation],
+    }

@@ -28,7 +28,7 @@ def read_fold(folder: Path) -> dict[str, Any]:
     """Epochs of one fold from all its ``training_log_*.txt``; a resumed epoch replaces the interrupted one.
 
     The pseudo Dice is nnU-Net's online estimate on random validation patches, one value a structure (None where it was
-    neither there nor predicted); the mean validation Dice is that of the final sliding-window validation, where it was run.
+    neither there nor predicted); the mean validation Dice is that of the final sliding-window validation, if it ran.
 
     Raises:
         UserError: no logs, or logs without a finished epoch.

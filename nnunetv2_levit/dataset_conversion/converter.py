@@ -1,0 +1,195 @@
+"""What every converter declares, and how a conversion is previewed and run."""
+
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase, Reader, ReadOptions
+from nnunetv2_levit.dataset_conversion.raw_dataset import dataset_folder_name, write_raw_dataset
+from nnunetv2_levit.dataset_conversion.readers import read_volumes
+from nnunetv2_levit.dataset_conversion.splits import (
+    SEED,
+    Fold,
+    cross_validation,
+    fixed_split,
+    group_counts,
+    proportional_split,
+)
+from nnunetv2_levit.errors import UserError
+
+Shares = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of a conversion; converters read what concerns them."""
+
+    source: Path
+    dataset_id: int
+    splits: str = "crossval"
+    organs: int = 8
+    task: str | None = None
+    spacing: tuple[float, float, float] | None = None
+    fix_geometry: bool = False
+    keep_copies: bool = False
+    overwrite: bool = False
+    workers: int = 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a conversion would do: its dataset, cases and reader, and files left out, each with the reason."""
+
+    description: DatasetDescription
+    cases: list[RawCase]
+    read: Reader = read_volumes
+    label_map: dict[int, int] | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    decisions: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Converter:
+    """One published dataset.
+
+    Attributes:
+        layout: what the source must look like, for a person.
+        shares: schemes of ``--splits`` of which the paper gives the shares of patients only.
+        validation_cases: schemes whose validation cases the paper lists.
+    """
+
+    name: str
+    summary: str
+    layout: str
+    plan: Callable[[Request], Plan]
+    shares: dict[str, Shares] = field(default_factory=dict)
+    validation_cases: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        return ("crossval", *self.shares, *self.validation_cases, "none")
+
+
+def make_splits(
+    cases: Sequence[RawCase], *, scheme: str, converter: Converter
+) -> tuple[list[Fold] | None, dict[str, Any]]:
+    """Folds of the training cases by ``scheme``, and what the summary says of them."""
+    training = [case for case in cases if not case.test]
+    by_patient: dict[str, list[str]] = {}
+    for case in training:
+        by_patient.setdefault(case.patient, []).append(case.identifier)
+    groups = {case.patient: case.group for case in training}
+    if scheme == "none":
+        return None, {"scheme": scheme}
+    decision: dict[str, Any] = {"scheme": scheme}
+    if scheme == "crossval":
+        folds = cross_validation(by_patient, groups)
+        decision |= {"seed": SEED, "source": "ours: grouped by patient, stratified by group where there are groups"}
+    elif scheme in converter.validation_cases:
+        folds = [fixed_split(by_patient, converter.validation_cases[scheme])]
+        decision["source"] = "the paper's list of cases"
+    else:
+        if len(by_patient) < 10:
+            raise UserError(f"--splits {scheme} needs at least 10 patients, {len(by_patient)} were found: use none")
+        parts = proportional_split(by_patient, groups, shares=converter.shares[scheme])
+        folds = [{"train": parts["train"], "val": parts["val"]}]
+        decision |= {
+            "seed": SEED,
+            "source": "ours: the paper gives the shares only, so these cases are not the paper's",
+            "test": parts.get("test", []),
+        }
+    if set(groups.values()) != {"unknown"}:
+        decision["groups"] = [{side: group_counts(fold[side], by_patient, groups) for side in fold} for fold in folds]
+    return folds, decision
+
+
+def checked_plan(converter: Converter, request: Request) -> Plan:
+    """The plan of a conversion.
+
+    Raises:
+        UserError: an unknown scheme, an archive or nothing instead of a folder, or a source without cases.
+    """
+    if request.splits not in converter.schemes:
+        raise UserError(
+            f"{converter.name} has no splits {request.splits!r}: choose one of {', '.join(converter.schemes)}"
+        )
+    source = request.source
+    if source.is_file():
+        archive = zipfile.is_zipfile(source) or tarfile.is_tarfile(source)
+        what = "an archive: unpack it and give the folder" if archive else "a file: give the dataset's folder"
+        raise UserError(f"{source} is {what}")
+    if not source.is_dir():
+        raise UserError(f"there is no folder {source}: give the dataset as released, unpacked")
+    plan = converter.plan(request)
+    if not any(not case.test for case in plan.cases):
+        raise UserError(f"{source} holds no training cases of {converter.name}; expected is {converter.layout}")
+    return plan
+
+
+def convert(converter: Converter, request: Request) -> Path:
+    """Run a conversion and return the new raw dataset's folder."""
+    plan = checked_plan(converter, request)
+    return write_raw_dataset(
+        plan.description,
+        plan.cases,
+        dataset_id=request.dataset_id,
+        make_splits=partial(make_splits, scheme=request.splits, converter=converter),
+        read=plan.read,
+        options=ReadOptions(label_map=plan.label_map, fix_geometry=request.fix_geometry, spacing=request.spacing),
+        keep_copies=request.keep_copies,
+        overwrite=request.overwrite,
+        workers=request.workers,
+        decisions={**plan.decisions, "left_out": plan.left_out},
+        notes=plan.notes,
+    )
+
+
+def preview(converter: Converter, request: Request) -> str:
+    """What a conversion would do, without reading images or writing anything."""
+    plan = checked_plan(converter, request)
+    folds, decision = make_splits(plan.cases, scheme=request.splits, converter=converter)
+    training = [case for case in plan.cases if not case.test]
+    lines = [
+        f"{dataset_folder_name(request.dataset_id, plan.description.name)} from {request.source}",
+        f"labels: {', '.join(f'{name} {value}' for name, value in plan.description.labels.items())}",
+        f"channels: {', '.join(plan.description.channel_names)}",
+        f"{len(training)} training cases of {len({case.patient for case in training})} patients, "
+        f"{len(plan.cases) - len(training)} test cases",
+    ]
+    if plan.description.published_cases not in (None, len(training)):
+        lines.append(f"note: {plan.description.published_cases} training cases are published")
+    lines += [f"note: {note}" for note in plan.notes]
+    lines.append(f"splits: {request.splits} ({decision.get('source', 'none written')})")
+    lines += [f"  fold {i}: {len(f['train'])} training, {len(f['val'])} validation" for i, f in enumerate(folds or [])]
+    lines += [f"  {case.identifier}{' (test)' * case.test}: {case.images[0]}" for case in plan.cases]
+    lines += [f"left out: {path}: {reason}" for path, reason in plan.left_out.items()]
+    return "\n".join(lines)
+
+
+def pair_pictures(
+    images: Path, masks: Path, *, mask_suffix: str = "", prefix: str = "", test: bool = False
+) -> tuple[list[RawCase], dict[str, str]]:
+    """Cases from a folder of pictures and one of masks with the same stem (plus ``mask_suffix``), and what is left out.
+
+    Raises:
+        UserError: a picture without mask.
+    """
+    endings = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+    by_stem = {path.stem.lower(): path for path in sorted(masks.iterdir()) if path.suffix.lower() in endings}
+    cases, left_out = [], {}
+    for path in sorted(images.iterdir()):
+        if path.suffix.lower() not in endings or path.stem.endswith("_superpixels"):
+            left_out[str(path)] = "no picture of a case"
+            continue
+        mask = by_stem.pop(f"{path.stem}{mask_suffix}".lower(), None)
+        if mask is None:
+            raise UserError(f"{path} has no mask: {path.stem}{mask_suffix} is missing in {masks}")
+        identifier = f"{prefix}{path.stem}".replace(" ", "_").replace("__", "_")
+        cases.append(RawCase(identifier, (path,), mask, patient=identifier, test=test))
+    left_out |= {str(path): "a mask without image" for path in by_stem.values()}
+    return cases, left_out

@@ -1,0 +1,167 @@
+"""2D datasets of pictures: ISBI-2012 (EM), ISIC with PH2 (dermoscopy), and the polyp sets (endoscopy)."""
+
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
+from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request, pair_pictures
+from nnunetv2_levit.dataset_conversion.readers import read_pictures
+from nnunetv2_levit.errors import UserError
+
+RGB = ("red", "green", "blue")
+
+
+def _description(name: str, channels: tuple[str, ...], foreground: str, **rest) -> DatasetDescription:
+    return DatasetDescription(
+        name=name, channel_names=channels, labels={"background": 0, foreground: 1}, file_ending=".png", **rest
+    )
+
+
+def _folder(source: Path, *candidates: str) -> Path | None:
+    return next((source / name for name in candidates if (source / name).is_dir()), None)
+
+
+def _plan_isbi2012(request: Request) -> Plan:
+    source, cases, left_out = request.source, [], {}
+    description = _description(
+        "ISBI2012",
+        ("EM",),
+        "cell",
+        citation="Arganda-Carreras et al., Frontiers in Neuroanatomy 9:142, 2015, doi 10.3389/fnana.2015.00142",
+        license="research use",
+        reference="https://imagej.net/events/isbi-2012-segmentation-challenge",
+        published_cases=30,
+    )
+    volume, labels = source / "train-volume.tif", source / "train-labels.tif"
+    if volume.is_file() and labels.is_file():
+        try:
+            with Image.open(volume) as stack:
+                frames = stack.n_frames
+        except (OSError, EOFError, TypeError, ValueError) as error:  # what Pillow raises at damaged files
+            raise UserError(f"{volume} is truncated or no TIFF ({error}): copy it anew from its source") from None
+        cases = [RawCase(f"slice{i:02d}", (volume,), labels, patient=f"slice{i:02d}", part=i) for i in range(frames)]
+    else:
+        root = source / "train" if (source / "train").is_dir() else source
+        images, masks = _folder(root, "image", "images"), _folder(root, "label", "labels")
+        if images is None or masks is None:
+            raise UserError(f"{source} holds neither train-volume.tif and train-labels.tif nor folders image and label")
+        found, left_out = pair_pictures(images, masks)
+        for case in found:
+            if not case.images[0].stem.isdigit():
+                raise UserError(f"{case.images[0]} is not named by the number of its slice: rename it, such as 7.png")
+            name = f"slice{int(case.images[0].stem):02d}"
+            cases.append(RawCase(name, case.images, case.label, patient=name))
+    return Plan(description, sorted(cases, key=lambda case: case.identifier), read=read_pictures, left_out=left_out)
+
+
+ISIC_LAYOUTS = (
+    # images, masks, suffix of a mask, published training images
+    ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth", "_Segmentation", 900),
+    ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth", "_segmentation", 2000),
+    ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth", "_segmentation", 2594),
+    ("images", "masks", "", None),
+)
+ISIC_TESTS = (
+    ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth", "_Segmentation"),
+    ("ISIC-2017_Test_v2_Data", "ISIC-2017_Test_v2_Part1_GroundTruth", "_segmentation"),
+    ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth", "_segmentation"),
+)
+
+
+def _ph2_cases(source: Path) -> list[RawCase]:
+    """PH2 as test set: ``PH2 Dataset images/IMDNNN/IMDNNN_{Dermoscopic_Image,lesion}/…bmp`` (Mendonça et al. 2013)."""
+    roots = [p for p in (source / "PH2 Dataset images", source / "PH2Dataset" / "PH2 Dataset images") if p.is_dir()]
+    cases = []
+    for folder in sorted(roots[0].iterdir()) if roots else ():
+        if not re.fullmatch(r"IMD\d+", folder.name):
+            continue
+        image = folder / f"{folder.name}_Dermoscopic_Image" / f"{folder.name}.bmp"
+        mask = folder / f"{folder.name}_lesion" / f"{folder.name}_lesion.bmp"
+        for path in (image, mask):
+            if not path.is_file():
+                raise UserError(f"{folder} lacks {path.relative_to(folder)}: restore it from the release")
+        cases.append(RawCase(f"PH2_{folder.name}", (image,), mask, patient=f"PH2_{folder.name}", test=True))
+    return cases
+
+
+def _plan_isic(request: Request) -> Plan:
+    source = request.source
+    layout = next((x for x in ISIC_LAYOUTS if (source / x[0]).is_dir() and (source / x[1]).is_dir()), None)
+    if layout is None:
+        expected = "; ".join(f"{images} and {masks}" for images, masks, _, _ in ISIC_LAYOUTS)
+        raise UserError(f"{source} holds none of these pairs of folders: {expected}")
+    cases, left_out = pair_pictures(source / layout[0], source / layout[1], mask_suffix=layout[2])
+    for images, masks, suffix in ISIC_TESTS:
+        if (source / images).is_dir() and (source / masks).is_dir():
+            more, out = pair_pictures(source / images, source / masks, mask_suffix=suffix, test=True)
+            cases, left_out = cases + more, left_out | out
+    description = _description(
+        "ISIC",
+        RGB,
+        "lesion",
+        citation="Gutman et al., arXiv 1605.01397, 2016; Codella et al., arXiv 1710.05006, 2017, and 1902.03368, 2019",
+        license="CC0 (2016, 2017), CC BY-NC 4.0 (2018)",
+        reference="https://challenge.isic-archive.com/data",
+        published_cases=layout[3],
+    )
+    return Plan(description, cases + _ph2_cases(source), read=read_pictures, left_out=left_out)
+
+
+POLYP_TESTS = ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "Kvasir")
+SINGLE_POLYP_SETS = (("images", "masks"), ("Original", "Ground Truth"), ("PNG/Original", "PNG/Ground Truth"))
+
+
+def _plan_polyp(request: Request) -> Plan:
+    source = request.source
+    citation = (
+        "Fan et al., PraNet, MICCAI 2020 (split); Jha et al. 2020 (Kvasir-SEG); Bernal et al. 2015 (CVC-ClinicDB)"
+    )
+    cases: list[RawCase] = []
+    left_out: dict[str, str] = {}
+    if (source / "TrainDataset").is_dir():
+        cases, left_out = pair_pictures(source / "TrainDataset" / "image", source / "TrainDataset" / "mask")
+        for name in POLYP_TESTS:
+            folder = source / "TestDataset" / name
+            if folder.is_dir():
+                more, out = pair_pictures(folder / "images", folder / "masks", prefix=f"{name}_", test=True)
+                cases, left_out = cases + more, left_out | out
+        published = 1450
+    else:
+        pair = next((p for p in SINGLE_POLYP_SETS if (source / p[0]).is_dir() and (source / p[1]).is_dir()), None)
+        if pair is None:
+            raise UserError(f"{source} holds neither TrainDataset nor images and masks, nor Original and Ground Truth")
+        cases, left_out = pair_pictures(source / pair[0], source / pair[1])
+        published = None
+    description = _description(
+        "Polyp",
+        RGB,
+        "polyp",
+        citation=citation,
+        license="research use",
+        reference="https://github.com/DengPingFan/PraNet",
+        published_cases=published,
+    )
+    return Plan(description, cases, read=read_pictures, left_out=left_out)
+
+
+ISBI2012 = Converter(
+    name="isbi2012",
+    summary="EM of neuronal structures, 2D slices (label: cell)",
+    layout="train-volume.tif and train-labels.tif; or folders image and label (in train) with N.png",
+    plan=_plan_isbi2012,
+    shares={"unet2022": {"train": 0.8, "val": 0.1, "test": 0.1}},  # 24, 3 and 3 of 30
+)
+ISIC = Converter(
+    name="isic",
+    summary="dermoscopy of skin lesions, ISIC 2016, 2017 or 2018, with PH2 as test set where present",
+    layout="the challenge's folders for training images and masks, 'PH2 Dataset images' beside; or images and masks",
+    plan=_plan_isic,
+)
+POLYP = Converter(
+    name="polyp",
+    summary="endoscopy of polyps: PraNet's 1450 for training and 798 in five test sets, or one set alone",
+    layout="TrainDataset/{image,mask} and TestDataset/SET/{images,masks}; images, masks; or Original, Ground Truth",
+    plan=_plan_polyp,
+)

@@ -1,0 +1,60 @@
+import json
+
+import numpy as np
+import pytest
+
+from nnunetv2_levit import cli
+from nnunetv2_levit.dataset_conversion.overview import mark_outliers
+from tests.dataset_conversion.test_converters import write_acdc, write_isic
+
+
+@pytest.mark.parametrize(("name", "write", "count"), [("acdc", write_acdc, 10), ("isic", write_isic, 5)])
+def test_one_picture_and_a_table_of_all_cases(name, write, count, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    (tmp_path / "source").mkdir()
+    write(tmp_path / "source")
+    cli.main(["convert", name, "-i", str(tmp_path / "source"), "-d", "9"])
+    cli.main(["inspect", "-d", "9"])
+    assert f"{count} cases" in capsys.readouterr().out
+    (folder,) = (tmp_path / "raw").iterdir()
+    cases = json.loads((folder / "overview.json").read_text())["cases"]
+    assert len(cases) == count
+    assert (folder / "overview.png").stat().st_size > 10_000
+    assert (folder / "overview.md").read_text().count("\n") == count + 2
+    facts = json.loads((folder / "conversion.json").read_text())["cases"]
+    for case in cases:
+        voxel = 1.6 * 1.6 * 10 / 1000 if name == "acdc" else 1
+        voxels = {k: v for k, v in facts[case["case"]]["voxels"].items() if k != "0"}
+        assert case["labels"] == pytest.approx({k: v * voxel for k, v in voxels.items()}, abs=1e-3)
+
+
+def test_what_is_far_from_the_others_is_marked():
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "case": str(i),
+            "spacing_mm": [10.0, 1.5, 1.5 + 0.1 * rng.random()],
+            "intensity_1_50_99": [0.0, 100 + rng.random(), 500 + 20 * rng.random()],
+            "labels": {"1": 80 + 20 * rng.random()},
+        }
+        for i in range(20)
+    ]
+    rows[3]["spacing_mm"][0] = 1.0
+    rows[5]["intensity_1_50_99"][1] = 900.0
+    rows[7]["labels"]["1"] = 0.001
+    rows[9]["labels"] = {}
+    mark_outliers(rows, {"background": 0, "LV": 1})
+    assert {row["case"]: row["outliers"] for row in rows if row["outliers"]} == {
+        "3": ["spacing z"],
+        "5": ["median intensity"],
+        "7": ["LV volume"],
+        "9": ["no label at all"],
+    }
+
+
+def test_an_unknown_dataset_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["inspect", "-d", "9"])
+    assert stop.value.code == 2
+    assert "id 9" in capsys.readouterr().err
