@@ -67,6 +67,7 @@ def _convert(arguments: argparse.Namespace) -> None:
         source=arguments.input,
         dataset_id=arguments.dataset,
         splits=arguments.splits,
+        test_split=arguments.test_split,
         organs=arguments.organs,
         task=arguments.task,
         spacing=None if arguments.spacing is None else tuple(arguments.spacing),
@@ -183,6 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="crossval",
         help="crossval (5 folds by patient, the default), none, or a paper's (--list shows them)",
     )
+    sub.add_argument("--test-split", help="synapse: transunet sets its 12 test cases aside as imagesTs and labelsTs")
     sub.add_argument("--organs", type=int, default=8, help="synapse: 8 (the papers', default) or 13")
     sub.add_argument("--task", help="msd without dataset.json: the prefix of the task's case names")
     sub.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), help="mm, for sources that lost it")

@@ -31,6 +31,7 @@ class Request:
     source: Path
     dataset_id: int
     splits: str = "crossval"
+    test_split: str | None = None
     organs: int = 8
     task: str | None = None
     spacing: tuple[float, float, float] | None = None
@@ -61,6 +62,7 @@ class Converter:
         layout: what the source must look like, for a person.
         shares: schemes of ``--splits`` of which the paper gives the shares of patients only.
         validation_cases: schemes whose validation cases the paper lists.
+        test_splits: lists of cases that ``--test-split`` can set aside as imagesTs and labelsTs.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Converter:
     plan: Callable[[Request], Plan]
     shares: dict[str, Shares] = field(default_factory=dict)
     validation_cases: dict[str, frozenset[str]] = field(default_factory=dict)
+    test_splits: tuple[str, ...] = ()
 
     @property
     def schemes(self) -> tuple[str, ...]:
@@ -117,6 +120,13 @@ def checked_plan(converter: Converter, request: Request) -> Plan:
     if request.splits not in converter.schemes:
         raise UserError(
             f"{converter.name} has no splits {request.splits!r}: choose one of {', '.join(converter.schemes)}"
+        )
+    if request.test_split is not None and request.test_split not in converter.test_splits:
+        known = ", ".join(converter.test_splits) or "none"
+        raise UserError(f"{converter.name} has no test split {request.test_split!r}: known are {known}")
+    if request.test_split is not None and request.splits == request.test_split:
+        raise UserError(
+            f"--splits {request.splits} validates on the cases that --test-split sets aside: give one of them"
         )
     source = request.source
     if source.is_file():

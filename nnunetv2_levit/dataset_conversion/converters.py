@@ -19,4 +19,6 @@ def listing() -> str:
         lines.append(f"{converter.name}: {converter.summary}")
         lines.append(f"  expects {converter.layout}")
         lines.append(f"  splits: {', '.join(converter.schemes)}")
+        if converter.test_splits:
+            lines.append(f"  test splits: {', '.join(converter.test_splits)}")
     return "\n".join(lines)

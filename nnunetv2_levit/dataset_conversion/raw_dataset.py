@@ -83,10 +83,10 @@ def _write_case(
             write_array(loaded.labels, loaded.affine, target)
         else:
             Image.fromarray(loaded.labels).save(target)
-        values, counts = np.unique(loaded.labels, return_counts=True)
+        counts = np.bincount(loaded.labels.ravel(order="K"))
         facts["label"] = str(case.label)
         facts["label_sha256"] = hashlib.sha256(loaded.labels.tobytes()).hexdigest()
-        facts["voxels"] = {str(int(v)): int(n) for v, n in zip(values, counts, strict=True)}
+        facts["voxels"] = {str(value): int(count) for value, count in enumerate(counts) if count}
     return facts
 
 

@@ -87,14 +87,14 @@ def _plan_release(request: Request, folder: Path) -> Plan:
         label = next((p for e in NIFTI_ENDINGS if (p := folder / "label" / f"label{match[1]}{e}").is_file()), None)
         if label is None:
             raise UserError(f"{path} has no label: label{match[1]}.nii.gz is missing in {folder / 'label'}")
-        test = request.splits == "transunet_test" and number in TEST_CASES
+        test = request.test_split == "transunet" and number in TEST_CASES
         cases.append(RawCase(_identifier(number), (path,), label, patient=_identifier(number), test=test))
     left_out |= {
         str(p): "not part of the labelled data"
         for p in sorted(request.source.iterdir())
         if p.name.startswith("averaged")
     }
-    published = PUBLISHED_CASES - len(TEST_CASES) if request.splits == "transunet_test" else PUBLISHED_CASES
+    published = PUBLISHED_CASES - len(TEST_CASES) if request.test_split == "transunet" else PUBLISHED_CASES
     decisions = {"organs": request.organs, "label_map": {str(k): v for k, v in label_map.items()}}
     return Plan(
         _description("CT", labels, published), cases, label_map=label_map, left_out=left_out, decisions=decisions
@@ -128,14 +128,14 @@ def _plan_transunet(request: Request) -> Plan:
             )
         paths = tuple(files[i] for i in sorted(files))
         volume = paths[0].name.endswith(".h5")
-        test = volume and request.splits == "transunet_test"
+        test = volume and request.test_split == "transunet"
         cases.append(RawCase(_identifier(number), paths, paths[0], patient=_identifier(number), test=test))
     notes = []
     if request.spacing is None:
         notes.append(
             "TransUNet's files have lost their spacing and 1 mm is written: give --spacing, or read no mm from it"
         )
-    published = PUBLISHED_CASES - len(TEST_CASES) if request.splits == "transunet_test" else PUBLISHED_CASES
+    published = PUBLISHED_CASES - len(TEST_CASES) if request.test_split == "transunet" else PUBLISHED_CASES
     return Plan(
         # not "CT": nnU-Net would take these clipped and rescaled intensities for Hounsfield units
         _description("rescaled CT", labels, published),
@@ -153,8 +153,6 @@ SYNAPSE = Converter(
     layout="img/imgNNNN.nii.gz and label/labelNNNN.nii.gz; or TransUNet's train_npz/caseNNNN_sliceMMM.npz and "
     "test_vol_h5/caseNNNN.npy.h5",
     plan=_plan,
-    validation_cases={
-        "transunet": frozenset(_identifier(number) for number in TEST_CASES),
-        "transunet_test": frozenset(),
-    },
+    validation_cases={"transunet": frozenset(_identifier(number) for number in TEST_CASES)},
+    test_splits=("transunet",),
 )
