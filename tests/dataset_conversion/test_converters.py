@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from pathlib import Path
 
 import h5py
 import nibabel
@@ -250,21 +251,29 @@ def test_synapse_with_13_organs_keeps_every_voxel(source, raw):
     )
 
 
-@pytest.mark.parametrize("scheme", ["transunet", "transunet_test"])
-def test_synapses_test_cases_are_transunets(source, raw, scheme):
+@pytest.mark.parametrize("flag", ["--splits", "--test-split"])
+def test_synapses_test_cases_are_transunets(source, raw, flag):
     write_synapse(source)
-    convert("synapse", source, "--splits", scheme)
+    convert("synapse", source, flag, "transunet")
     folder, _, summary = dataset(raw)
     tested = {f"case{n:04d}" for n in (1, 8)}
     assert len(TEST_CASES) == 12
-    if scheme == "transunet":
+    if flag == "--splits":
+        assert "list" in summary["decisions"]["splits"]["source"]
         (fold,) = json.loads((folder / "splits_final.json").read_text())
         assert set(fold["val"]) == tested
         assert not tested & set(fold["train"])
     else:
         assert {path.name.split(".")[0] for path in (folder / "labelsTs").iterdir()} == tested
         assert len(list((folder / "labelsTr").iterdir())) == 3
-    assert "list" in summary["decisions"]["splits"]["source"]
+
+
+def test_impossible_test_splits_are_refused(source, raw, capsys):
+    write_synapse(source)
+    assert "known are transunet" in refusal(capsys, "synapse", source, "--test-split", "other")
+    assert "give one of them" in refusal(
+        capsys, "synapse", source, "--test-split", "transunet", "--splits", "transunet"
+    )
 
 
 def write_transunet(root):
@@ -287,7 +296,7 @@ def write_transunet(root):
 
 def test_transunets_preprocessed_form(source, raw, capsys):
     volumes = write_transunet(source)
-    convert("synapse", source, "--splits", "transunet_test", "--spacing", 0.8, 0.8, 3)
+    convert("synapse", source, "--test-split", "transunet", "--spacing", 0.8, 0.8, 3)
     folder, description, _ = dataset(raw)
     assert description["channel_names"] == {"0": "rescaled CT"}
     for number, side in ((5, "Tr"), (6, "Tr"), (1, "Ts")):
@@ -446,12 +455,10 @@ def test_real_data_pass_nnunets_integrity_check_and_planning(folder, tmp_path, m
     target, description, summary = dataset(tmp_path / "raw")
     assert description["numTraining"] == count
     for case, facts in summary["cases"].items():
-        original = read_original_label(facts)
-        values, voxels = np.unique(original, return_counts=True)
-        counted = {
-            str(i if description["file_ending"] == ".png" else int(v)): int(n)
-            for i, (v, n) in enumerate(zip(values, voxels, strict=True))
-        }
+        values, voxels = np.unique(read(Path(facts["label"])), return_counts=True)
+        picture = description["file_ending"] == ".png"  # masks of 0 and 255 become 0 and 1
+        names = [str(i if picture else int(v)) for i, v in enumerate(values)]
+        counted = dict(zip(names, voxels.tolist(), strict=True))
         assert facts["voxels"] == counted, case
     planned = run_program(
         *("nnUNetv2_plan_and_preprocess", "-d", 9, "-c", "2d", "--no_pp", "--verify_dataset_integrity"),
@@ -461,9 +468,3 @@ def test_real_data_pass_nnunets_integrity_check_and_planning(folder, tmp_path, m
     assert planned.returncode == 0, planned.stdout
     assert "mismatch" not in planned.stdout.lower()
     assert (tmp_path / "preprocessed" / target.name / "nnUNetPlans.json").is_file()
-
-
-def read_original_label(facts):
-    from pathlib import Path
-
-    return read(Path(facts["label"]))
