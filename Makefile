@@ -16,16 +16,16 @@ demo: $(VENV)/.installed
 	$(BIN)/nnunetv2_levit demo --output $(DEMO_OUT) $(if $(DATA),--data $(DATA))
 
 test: $(VENV)/.installed
-	$(BIN)/ruff check nnunetv2_levit tests
-	$(BIN)/ruff format --check nnunetv2_levit tests
+	$(BIN)/ruff check nnunetv2_levit tests docs
+	$(BIN)/ruff format --check nnunetv2_levit tests docs
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check nnunetv2_levit tests
+	$(BIN)/ruff check nnunetv2_levit tests docs
 
 format: $(VENV)/.installed
-	$(BIN)/ruff check --fix nnunetv2_levit tests
-	$(BIN)/ruff format nnunetv2_levit tests
+	$(BIN)/ruff check --fix nnunetv2_levit tests docs
+	$(BIN)/ruff format nnunetv2_levit tests docs
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo

@@ -1,6 +1,6 @@
 """Ratio of the time of a forward pass in contiguous memory to that in channels-last memory, on this machine's CPU.
 
-    python docs/experiments/memory_format.py [NETWORK ...]
+python docs/experiments/memory_format.py [NETWORK ...]
 """
 
 import sys
@@ -26,7 +26,9 @@ def main() -> None:
                     network(images)
                 times[memory_format] = perf_counter() - start
             ratios.append(times[torch.contiguous_format] / times[torch.channels_last])
-        print(f"{name}: contiguous / channels-last {median(ratios[1:]):.2f} ({', '.join(f'{r:.2f}' for r in ratios[1:])})")
+        print(
+            f"{name}: contiguous / channels-last {median(ratios[1:]):.2f} ({', '.join(f'{r:.2f}' for r in ratios[1:])})"
+        )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """NIfTI files read to the last byte and written back with a header that every reader understands alike."""
 
-import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
 from isal import igzip, isal_zlib
-from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
@@ -16,26 +15,35 @@ from nnunetv2_levit.errors import UserError
 SPACING_TOLERANCE_MM = 1e-3
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 HEADER_BYTES = 348
+NO_EXTENSIONS = bytes(4)
+GZIP_WINDOW = 31  # zlib's code for a gzip header with the largest window
 
 
 @dataclass(frozen=True)
 class NiftiVolume:
-    """A whole file in memory: uncompressed bytes, parsed image, header as stored, and the affine from voxels to mm."""
+    """A whole file in memory: uncompressed bytes, header as stored, shape without trailing ones, affine to mm."""
 
     path: Path
     content: bytes
-    image: nibabel.Nifti1Image
     header: nibabel.Nifti1Header
+    shape: tuple[int, ...]
     affine: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.image.shape
 
     @property
     def spacing(self) -> tuple[float, ...]:
         """Voxel size in mm along the array's axes."""
         return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+
+    def values(self) -> np.ndarray:
+        """Voxel values in index order (x, y, z), scaled where the header says so; a view of the content otherwise."""
+        stored = np.frombuffer(
+            self.content,
+            dtype=self.header.get_data_dtype(),
+            count=math.prod(self.shape),
+            offset=int(self.header["vox_offset"]),
+        ).reshape(self.shape, order="F")
+        slope, intercept = self.header.get_slope_inter()
+        return stored if slope in (None, 1.0) and not intercept else stored * slope + intercept
 
 
 def consistent_affine(header: nibabel.Nifti1Header) -> np.ndarray:
@@ -67,25 +75,35 @@ def read_nifti(path: Path, *, dimensions: tuple[int, ...] = (3,)) -> NiftiVolume
     try:
         content = path.read_bytes()
         if path.name.endswith(".gz"):
-            content = igzip.decompress(content)
-        image = nibabel.Nifti1Image.from_bytes(content)
-        # the header as stored: nibabel's copy in the image has lost the offset of the voxels
+            content = _decompress(content)
         header = nibabel.Nifti1Header(content[:HEADER_BYTES])
-        expected = int(header["vox_offset"]) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
     except (OSError, EOFError, isal_zlib.error) as error:
         raise UserError(f"{path} is truncated or damaged ({error}): copy it anew from its source") from None
-    except (HeaderDataError, ImageFileError, WrapStructError, ValueError) as error:
+    except (HeaderDataError, WrapStructError, ValueError) as error:
         raise UserError(f"{path} is not a NIfTI image ({error}): copy it anew from its source") from None
+    shape = tuple(int(side) for side in header.get_data_shape())
+    expected = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
+    if header["magic"] != b"n+1":
+        raise UserError(f"{path} is not a NIfTI image of one file: convert it to .nii.gz")
     if len(content) < expected:
         raise UserError(f"{path} is truncated ({len(content)} of {expected} bytes): copy it anew from its source")
-    while len(image.shape) > 3 and image.shape[-1] == 1:  # IBSR18 has a fourth dimension of one
-        image = image.slicer[..., 0]
-    if len(image.shape) not in dimensions:
+    while len(shape) > 3 and shape[-1] == 1:  # IBSR18 has a fourth dimension of one
+        shape = shape[:-1]
+    if len(shape) not in dimensions:
         wanted = " or ".join(map(str, dimensions))
-        raise UserError(f"{path} has {len(image.shape)} dimensions where {wanted} are needed: give single frames")
-    return NiftiVolume(path, content, image, header, consistent_affine(header))
+        raise UserError(f"{path} has {len(shape)} dimensions where {wanted} are needed: give single frames")
+    return NiftiVolume(path, content, header, shape, consistent_affine(header))
+
+
+def _decompress(content: bytes) -> bytes:
+    """A gzip file's content, checked against its checksum."""
+    stream = isal_zlib.decompressobj(wbits=GZIP_WINDOW)
+    whole = stream.decompress(content)
+    if not stream.eof:
+        raise EOFError("the compressed stream ends early")
+    return igzip.decompress(content) if stream.unused_data else whole  # several members are rare
 
 
 def _compress(content: bytes) -> bytes:
@@ -110,8 +128,10 @@ def write_image(volume: NiftiVolume, affine: np.ndarray, target: Path) -> None:
 
 def write_array(values: np.ndarray, affine: np.ndarray, target: Path) -> None:
     """Write an array (x, y, z) as a ``.nii.gz`` of its own data type."""
-    image = nibabel.Nifti1Image(values, affine)
-    image = nibabel.Nifti1Image(values, affine, _with_affine(image.header, affine))
-    stream = io.BytesIO()
-    image.to_stream(stream)
-    target.write_bytes(_compress(stream.getvalue()))
+    header = nibabel.Nifti1Header()
+    header.set_data_dtype(values.dtype)
+    header.set_data_shape(values.shape)
+    header["magic"] = b"n+1"
+    header["vox_offset"] = HEADER_BYTES + len(NO_EXTENSIONS)
+    header = _with_affine(header, affine)
+    target.write_bytes(_compress(header.binaryblock + NO_EXTENSIONS + values.tobytes(order="F")))

@@ -77,15 +77,14 @@ def read_volumes(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -
     remarks = []
     for volume in channels:
         _same_shape(volume.shape, volume.path, first.shape, first.path)
-        _check_finite(np.asanyarray(volume.image.dataobj), volume.path)
+        _check_finite(volume.values(), volume.path)
         remarks.append(_same_space(volume, first, options))
     labels = None
     if case.label is not None:
         volume = read_nifti(case.label)
         _same_shape(volume.shape, volume.path, first.shape, first.path)
         remarks.append(_same_space(volume, first, options))
-        values = np.asanyarray(volume.image.dataobj).reshape(first.shape)
-        labels = map_labels(values, volume.path, options, allowed)
+        labels = map_labels(volume.values(), volume.path, options, allowed)
     digest = digest_of(volume.content for volume in channels)
     return LoadedCase(channels, labels, first.affine, digest, [remark for remark in remarks if remark])
 
@@ -158,15 +157,15 @@ def read_channels(case: RawCase, options: ReadOptions, allowed: frozenset[int]) 
     volume = read_nifti(path, dimensions=(3, 4))
     if len(volume.shape) == 3:
         return read_volumes(case, options, allowed)
-    values = np.asanyarray(volume.image.dataobj)
+    values = volume.values()
     _check_finite(values, path)
-    channels = [np.ascontiguousarray(values[..., index]) for index in range(values.shape[3])]
+    channels = [values[..., index] for index in range(values.shape[3])]
     labels, remarks = None, []
     if case.label is not None:
         mask = read_nifti(case.label)
         _same_shape(mask.shape, mask.path, channels[0].shape, path)
         remarks = [remark] if (remark := _same_space(mask, volume, options)) else []
-        labels = map_labels(np.asanyarray(mask.image.dataobj), mask.path, options, allowed)
+        labels = map_labels(mask.values(), mask.path, options, allowed)
     return LoadedCase(channels, labels, volume.affine, digest_of([volume.content]), remarks)
 
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Grid = tuple[int, int]
+from nnunetv2_levit.network_architectures.grids import Grid
+
 BiasPolicy = Literal["extend", "scale"]
 BIAS_POLICIES: tuple[BiasPolicy, ...] = ("extend", "scale")
 

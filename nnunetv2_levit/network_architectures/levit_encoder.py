@@ -14,8 +14,7 @@ from timm.models.levit import LevitMlp, LinearNorm, Stem16
 from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.attention_bias import biased_attention, expand_attention_bias
-
-Grid = tuple[int, int]
+from nnunetv2_levit.network_architectures.grids import Grid, halved
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,6 @@ LEVIT_VARIANTS = {
 }
 
 ATTENTION_RATIO, SUBSAMPLING_ATTENTION_RATIO, MLP_RATIO = 2, 4, 2
-
-
-def halved(size: Grid) -> Grid:
-    """The grid that a stride of 2 leaves, rounded up as a 3x3 convolution with padding 1 does."""
-    return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 def stage_grids(image_size: Grid) -> tuple[Grid, Grid, Grid]:

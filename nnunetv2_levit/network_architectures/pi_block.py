@@ -10,7 +10,8 @@ from timm.layers import DropPath, Mlp
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.attention_bias import Grid, biased_attention, expand_relative_position_bias
+from nnunetv2_levit.network_architectures.attention_bias import biased_attention, expand_relative_position_bias
+from nnunetv2_levit.network_architectures.grids import Grid
 
 MASKED = -100.0  # Swin's
 

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, Grid, resize_relative_position_table
+from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_relative_position_table
+from nnunetv2_levit.network_architectures.grids import Grid
 from nnunetv2_levit.network_architectures.pi_block import PIBlock, SwinBlock, WindowAttention, convnext_block
 from nnunetv2_levit.network_architectures.pretrained import LoadReport, copy_weights, find_weights, read_state_dict
 from nnunetv2_levit.network_architectures.unet2022_parts import Decoder, Encoder, choose_windows, stage_grids

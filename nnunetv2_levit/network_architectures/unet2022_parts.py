@@ -3,14 +3,9 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.attention_bias import Grid
+from nnunetv2_levit.network_architectures.grids import Grid, halved
 
 SMALLEST_WINDOW = 7  # the paper's smallest
-
-
-def halved(size: Grid) -> Grid:
-    """The grid that a stride of 2 leaves, rounded up as a 3x3 convolution with padding 1 does."""
-    return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 def stage_grids(image_size: Grid, stem_stride: int) -> list[Grid]:
