@@ -28,3 +28,14 @@ UNET2022 = "UNet2022Trainer_50iterations_6epochs"
 Gamma1e6 = variant("Gamma1e6", UNET2022, {"layer_scale": 1e-6})
 Gamma01 = variant("Gamma01", UNET2022, {"layer_scale": 0.1})
 Gamma1 = variant("Gamma1", UNET2022, {"layer_scale": 1.0})
+
+PAPERS_OPTIMIZER = {  # of UNet-2022: Adam with a fixed rate
+    "optimizer": "adam",
+    "learning_rate": 1e-4,
+    "weight_decay": 0.0,
+    "decay": "constant",
+    "warmup": 0.0,
+    "gradient_clip": 12.0,
+}
+Adam1e4Gamma1e6 = variant("Adam1e4Gamma1e6", UNET2022, {"layer_scale": 1e-6}, **PAPERS_OPTIMIZER)
+Adam1e4Gamma01 = variant("Adam1e4Gamma01", UNET2022, {"layer_scale": 0.1}, **PAPERS_OPTIMIZER)

@@ -50,7 +50,6 @@ def measure(
     """
     torch.manual_seed(0)
     network = create(name, in_channels=in_channels, num_classes=num_classes, image_size=patch_size).eval().to(device)
-    macs = multiply_adds(network, torch.zeros(1, in_channels, *patch_size, device=device))
     images = torch.randn(batch_size, in_channels, *patch_size, device=device)
     cuda = torch.device(device).type == "cuda"
     before = _resident_mib()
@@ -65,6 +64,7 @@ def measure(
                 torch.cuda.synchronize()
             times.append(perf_counter() - start)
     memory = torch.cuda.max_memory_allocated() / MIB if cuda else _resident_mib() - before
+    macs = multiply_adds(network, images[:1])  # last: it would raise the process's largest memory
     return {
         "network": name,
         "patch_size": list(patch_size),

@@ -56,8 +56,8 @@ class UNet2022(nn.Module):
         block: "pi", or "swin" or "convnext" for the comparison of Table 5.
         attention, convolution: False leaves out the self-attention or the depth-wise convolution of the second part of
             each PI block (Table 6).
-        layer_scale: initial gamma of each block's first part. The code's 1e-6 is meant for pretrained weights; from
-            scratch it starts every first part at nothing (docs/unet2022.md compares).
+        layer_scale: initial gamma of each block's first part; 1e-6 starts every first part at nearly nothing
+            (docs/unet2022.md compares).
         drop_path: highest probability of dropping the last residual branch; it rises linearly from 0 over the encoder's
             blocks, and again over the decoder's in the order in which they run.
         auxiliary_heads: heads for deep supervision.

@@ -8,9 +8,6 @@ from nnunetv2_levit.trainers.families import Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 NNUNET_ITERATIONS = 250
-PAPER_LAYER_SCALE = 1e-6
-# From scratch, gamma = 1e-6 keeps the first part of every block silent at the start: docs/unet2022.md compares.
-SCRATCH_LAYER_SCALE = 0.1
 
 
 def _paper_recipe(*, learning_rate: float, batch_size: int, passes: int, slices: int) -> Recipe:
@@ -44,7 +41,7 @@ def _resolve_paper(size: str, options: frozenset[str]) -> dict[str, Any]:
     stride = 8 if "p8" in options else 4
     if (size, stride) not in PAPER_RECIPES:
         raise UserError(f"the paper trained no UNet-2022 {size} with stem stride {stride}: leave out p8 or paper")
-    network_options: dict[str, Any] = {"layer_scale": PAPER_LAYER_SCALE}
+    network_options: dict[str, Any] = {}
     if size == "large":
         network_options["auxiliary_heads"] = False  # no deep supervision on ACDC
     return {"recipe": PAPER_RECIPES[size, stride], "network_options": network_options}
@@ -66,12 +63,11 @@ OPTIONS = (
     Option(
         "pretrained",
         "ConvNeXt's ImageNet weights in the first part of every block; stops where they can't be had",
-        {"layer_scale": PAPER_LAYER_SCALE},
         excludes=("swin",),
     ),
     Option(
         "paper",
-        "the paper's recipe: Adam with fixed rate, 1.2 Dice + 0.8 CE, clip 12, gamma 1e-6, batch and length by size "
+        "the paper's recipe: Adam with fixed rate, 1.2 Dice + 0.8 CE, clip 12, batch and length by size "
         "(tiny: Synapse 320, base: Synapse 224, large: ACDC 224 without deep supervision, tiny p8: EM 512)",
         resolve=_resolve_paper,
     ),
@@ -84,6 +80,6 @@ UNET2022 = Family(
     default_size="tiny",
     recipe=Recipe(),
     options=OPTIONS,
-    network_options={"auxiliary_heads": True, "layer_scale": SCRATCH_LAYER_SCALE},
+    network_options={"auxiliary_heads": True},
     pretrained_tags={size: values.timm_tag for size, values in UNET2022_SIZES.items()},
 )

@@ -74,7 +74,6 @@ def test_the_recipes_of_unet2022(name, epochs, batch, rate, supervised):
     assert (recipe.optimizer, recipe.weight_decay, recipe.decay) == ("adam", 0, "constant")
     assert recipe.rotation_degrees == (0, 15)
     assert cls.network_options["auxiliary_heads"] == supervised
-    assert cls.network_options["layer_scale"] == 1e-6
 
 
 @pytest.mark.parametrize(
