@@ -1,4 +1,8 @@
-"""Sizes of token grids and feature maps."""
+"""Sizes of images, token grids and feature maps."""
+
+from torch import Tensor
+
+from nnunetv2_levit.errors import UserError
 
 Grid = tuple[int, int]
 
@@ -6,3 +10,12 @@ Grid = tuple[int, int]
 def halved(size: Grid) -> Grid:
     """The grid that a stride of 2 leaves, rounded up as a 3x3 convolution with padding 1 does."""
     return (size[0] + 1) // 2, (size[1] + 1) // 2
+
+
+def check_channels(images: Tensor, in_channels: int) -> None:
+    """Raise a UserError unless ``images`` is (B, in_channels, H, W)."""
+    if images.ndim != 4 or images.shape[1] != in_channels:
+        raise UserError(
+            f"the network was built for images of shape (B, {in_channels}, H, W) and got {tuple(images.shape)}: give "
+            "that many channels, or build it for them"
+        )

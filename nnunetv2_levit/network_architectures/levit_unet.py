@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_attention_bias_table
 from nnunetv2_levit.network_architectures.decoder_blocks import UpsampleConvBlock, upsample
+from nnunetv2_levit.network_architectures.grids import check_channels
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS, LeViTEncoder
 from nnunetv2_levit.network_architectures.pretrained import (
     LoadReport,
@@ -115,6 +116,7 @@ class LeViTUNet(nn.Module):
             raise UserError(f"LeViT-UNet has 0 to 4 skip connections, not {skips!r}")
         widths = LEVIT_VARIANTS[variant]
         self.variant = variant
+        self.in_channels = in_channels
         self.image_size = image_size
         self.identity_attention = identity_attention
         self.auxiliary_heads = auxiliary_heads
@@ -204,6 +206,7 @@ class LeViTUNet(nn.Module):
         return torch.cat(maps, dim=1)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        check_channels(x, self.in_channels)
         auxiliary = self.deep_supervision and self.auxiliary_heads
         convolutional, transformer = self.encoder(x)
         fused = self._fuse(convolutional[3], transformer)

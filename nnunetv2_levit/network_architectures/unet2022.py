@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_relative_position_table
-from nnunetv2_levit.network_architectures.grids import Grid
+from nnunetv2_levit.network_architectures.grids import Grid, check_channels
 from nnunetv2_levit.network_architectures.pi_block import PIBlock, SwinBlock, WindowAttention, convnext_block
 from nnunetv2_levit.network_architectures.pretrained import LoadReport, copy_weights, find_weights, read_state_dict
 from nnunetv2_levit.network_architectures.unet2022_parts import Decoder, Encoder, choose_windows, stage_grids
@@ -87,6 +87,7 @@ class UNet2022(nn.Module):
         super().__init__()
         self._check(size, image_size, stem_stride, variant, block, attention, convolution)
         self.size, self.image_size, self.stem_stride = size, image_size, stem_stride
+        self.in_channels = in_channels
         self.explicit_windows = None if windows is None else self._explicit(windows)
         self.block = block
         self.auxiliary_heads = auxiliary_heads
@@ -220,6 +221,7 @@ class UNet2022(nn.Module):
         return adapted
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        check_channels(x, self.in_channels)
         auxiliary = self.deep_supervision and self.auxiliary_heads
         size = (x.shape[2], x.shape[3])
         x = x.contiguous(memory_format=torch.channels_last)

@@ -50,6 +50,12 @@ def test_any_channel_count(name, channels):
 
 
 @networks
+def test_a_wrong_channel_count_is_one_sentence(name):
+    with pytest.raises(UserError, match=r"built for images of shape \(B, 1, H, W\) and got \(2, 3, 64, 64\)"):
+        build(name)(torch.randn(2, 3, 64, 64))
+
+
+@networks
 def test_each_image_of_a_batch_is_segmented_by_itself(name):
     network = randomise(build(name)).double().eval()
     x = torch.randn(3, 1, 64, 64, dtype=torch.float64)
