@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
 from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
-from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS
+from nnunetv2_levit.dataset_conversion.nifti import find_nifti
 from nnunetv2_levit.errors import UserError
 
 DESCRIPTION = DatasetDescription(
@@ -68,10 +68,9 @@ def _patient_cases(folder: Path, *, test: bool) -> list[RawCase]:
     cases = []
     for frame, image in sorted(frames.items()):
         stem = image.name.removesuffix(".gz").removesuffix(".nii")
-        labels = [image.with_name(f"{stem}_gt{ending}") for ending in NIFTI_ENDINGS]
-        label = next((path for path in labels if path.is_file()), None)
+        label = find_nifti(folder, f"{stem}_gt")
         if label is None and not test:
-            raise UserError(f"{image} has no ground truth: {labels[0].name} is missing beside it")
+            raise UserError(f"{image} has no ground truth: {stem}_gt.nii.gz is missing beside it")
         cases.append(
             RawCase(
                 identifier=f"{folder.name}_frame{frame:02d}",

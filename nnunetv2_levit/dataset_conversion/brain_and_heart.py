@@ -1,11 +1,10 @@
 """IBSR18 (brain MRI) and EMIDEC (late-enhancement cardiac MRI): one folder a case."""
 
 import re
-from pathlib import Path
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
 from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
-from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS
+from nnunetv2_levit.dataset_conversion.nifti import find_nifti
 from nnunetv2_levit.errors import UserError
 
 IBSR18_DESCRIPTION = DatasetDescription(
@@ -28,18 +27,13 @@ EMIDEC_DESCRIPTION = DatasetDescription(
 )
 
 
-def _nifti(folder: Path, stem: str) -> Path | None:
-    """The NIfTI file of that stem in a folder, or None."""
-    return next((path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").is_file()), None)
-
-
 def _plan_ibsr18(request: Request) -> Plan:
     cases, left_out = [], {}
     for folder in sorted(request.source.iterdir()):
         if not re.fullmatch(r"IBSR_\d+", folder.name) or not folder.is_dir():
             left_out[str(folder)] = "no folder named IBSR_NN"
             continue
-        image, label = _nifti(folder, folder.name), _nifti(folder, f"{folder.name}_seg")
+        image, label = find_nifti(folder, folder.name), find_nifti(folder, f"{folder.name}_seg")
         if image is None:
             raise UserError(f"{folder} holds no image {folder.name}.nii.gz: restore it from the release")
         if label is None:
@@ -56,7 +50,7 @@ def _plan_emidec(request: Request) -> Plan:
         if not match or not folder.is_dir():
             left_out[str(folder)] = "no folder named Case_PNNN or Case_NNNN"
             continue
-        image, label = _nifti(folder / "Images", folder.name), _nifti(folder / "Contours", folder.name)
+        image, label = find_nifti(folder / "Images", folder.name), find_nifti(folder / "Contours", folder.name)
         if image is None or label is None:
             missing = "Images" if image is None else "Contours"
             raise UserError(f"{folder} lacks {missing}/{folder.name}.nii.gz: restore it from the release")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
 from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
-from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS
+from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS, find_nifti
 from nnunetv2_levit.dataset_conversion.readers import read_channels
 from nnunetv2_levit.errors import UserError
 
@@ -60,9 +60,7 @@ def _cases(folder: Path, labels: Path | None, *, test: bool) -> list[RawCase]:
         identifier = path.name.removesuffix(".gz").removesuffix(".nii")
         label = None
         if labels is not None:
-            label = next(
-                (labels / f"{identifier}{e}" for e in NIFTI_ENDINGS if (labels / f"{identifier}{e}").is_file()), None
-            )
+            label = find_nifti(labels, identifier)
             if label is None:
                 raise UserError(f"{path} has no label: {identifier}.nii.gz is missing in {labels}")
         cases.append(RawCase(identifier, (path,), label, patient=identifier, test=test))

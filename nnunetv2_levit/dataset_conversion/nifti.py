@@ -46,6 +46,11 @@ class NiftiVolume:
         return stored if slope in (None, 1.0) and not intercept else stored * slope + intercept
 
 
+def find_nifti(folder: Path, stem: str) -> Path | None:
+    """The NIfTI file of that stem in a folder, compressed or not; None where there is none."""
+    return next((path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").is_file()), None)
+
+
 def consistent_affine(header: nibabel.Nifti1Header) -> np.ndarray:
     """Affine with the spacing of ``pixdim`` and the orientation of the sform (else the qform).
 

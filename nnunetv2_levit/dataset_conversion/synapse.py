@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
 from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
-from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS
+from nnunetv2_levit.dataset_conversion.nifti import find_nifti
 from nnunetv2_levit.dataset_conversion.readers import read_transunet_arrays
 from nnunetv2_levit.errors import UserError
 
@@ -84,7 +84,7 @@ def _plan_release(request: Request, folder: Path) -> Plan:
             left_out[str(path)] = "not named imgNNNN.nii.gz"
             continue
         number = int(match[1])
-        label = next((p for e in NIFTI_ENDINGS if (p := folder / "label" / f"label{match[1]}{e}").is_file()), None)
+        label = find_nifti(folder / "label", f"label{match[1]}")
         if label is None:
             raise UserError(f"{path} has no label: label{match[1]}.nii.gz is missing in {folder / 'label'}")
         test = request.test_split == "transunet" and number in TEST_CASES

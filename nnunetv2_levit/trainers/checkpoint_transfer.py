@@ -21,10 +21,16 @@ SEGMENTATION_HEADS = ".seg_layers."
 _nnunet_load_pretrained_weights = nnunet_run_training.load_pretrained_weights
 
 
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network itself, inside DistributedDataParallel and torch.compile's wrapper."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
 def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = False) -> None:
     """Same call as nnU-Net's: everything but the segmentation heads, bias tables resized to the patch size."""
-    module: Any = network.module if isinstance(network, DistributedDataParallel) else network
-    module = module._orig_mod if isinstance(module, OptimizedModule) else module
+    module: Any = unwrapped(network)
     if not hasattr(module, "adapt_state_dict"):
         _nnunet_load_pretrained_weights(network, fname, verbose)
         return

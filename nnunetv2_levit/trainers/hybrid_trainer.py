@@ -13,21 +13,12 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import nn
-from torch._dynamo import OptimizedModule
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_levit.errors import EXIT_CODE, UserError, exit_on_user_error
 from nnunetv2_levit.network_architectures import create
-from nnunetv2_levit.trainers.checkpoint_transfer import accept_checkpoints_of_other_patch_sizes
+from nnunetv2_levit.trainers.checkpoint_transfer import accept_checkpoints_of_other_patch_sizes, unwrapped
 from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """The network itself, inside DistributedDataParallel and torch.compile's wrapper."""
-    if isinstance(network, DistributedDataParallel):
-        network = network.module
-    return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
 class HybridTrainer(nnUNetTrainer):
