@@ -1,5 +1,6 @@
 """Sizes of images, token grids and feature maps."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from nnunetv2_levit.errors import UserError
@@ -19,3 +20,14 @@ def check_channels(images: Tensor, in_channels: int) -> None:
             f"the network was built for images of shape (B, {in_channels}, H, W) and got {tuple(images.shape)}: give "
             "that many channels, or build it for them"
         )
+
+
+def token_grid(size: Grid, stride: int) -> Grid:
+    """Tokens of a patch embedding of this stride over an image padded to a multiple of it."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Zeros at the lower and right border of (B, C, H, W) up to multiples; the input itself where it fits already."""
+    below, right = -images.shape[2] % multiple, -images.shape[3] % multiple
+    return F.pad(images, (0, right, 0, below)) if below or right else images

@@ -115,7 +115,7 @@ class UNet2022(nn.Module):
             ]
 
         def rates(stages: int) -> list[list[float]]:
-            values = torch.linspace(0, drop_path, stages * BLOCKS_PER_STAGE).tolist()
+            values = torch.linspace(0, drop_path, stages * BLOCKS_PER_STAGE, device="cpu").tolist()
             return [values[i * BLOCKS_PER_STAGE : (i + 1) * BLOCKS_PER_STAGE] for i in range(stages)]
 
         self.encoder = Encoder(
