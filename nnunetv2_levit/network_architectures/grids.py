@@ -1,4 +1,4 @@
-"""Sizes of images, token grids and feature maps."""
+"""Sizes of images, token grids and feature maps, and checks of what a network is asked for."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -6,6 +6,12 @@ from torch import Tensor
 from nnunetv2_levit.errors import UserError
 
 Grid = tuple[int, int]
+
+
+def check_blocks(name: str, blocks: int | None, most: int) -> None:
+    """Raise a UserError unless ``blocks`` is None or a number of transformer blocks from 1 to ``most``."""
+    if blocks is not None and (isinstance(blocks, bool) or not isinstance(blocks, int) or not 1 <= blocks <= most):
+        raise UserError(f"{name} has 1 to {most} transformer blocks, not {blocks!r}")
 
 
 def halved(size: Grid) -> Grid:

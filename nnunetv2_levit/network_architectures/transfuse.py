@@ -17,9 +17,9 @@ from nnunetv2_levit.network_architectures.cnn_encoder import CNNS, build_cnn
 from nnunetv2_levit.network_architectures.convolution_blocks import ConvNorm, ResidualDoubleConv
 from nnunetv2_levit.network_architectures.decoder_blocks import upsample
 from nnunetv2_levit.network_architectures.fusion import AttentionGate, BiFusion
-from nnunetv2_levit.network_architectures.grids import Grid, token_grid
+from nnunetv2_levit.network_architectures.grids import Grid, check_blocks, token_grid
 from nnunetv2_levit.network_architectures.vit_encoder import PATCH, ViTEncoder
-from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork, check_blocks
+from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork
 
 
 @dataclass(frozen=True)

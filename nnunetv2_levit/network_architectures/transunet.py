@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.convolution_blocks import ConvNorm, DoubleConv
 from nnunetv2_levit.network_architectures.decoder_blocks import UpsampleConvBlock, upsample
-from nnunetv2_levit.network_architectures.grids import Grid, token_grid
+from nnunetv2_levit.network_architectures.grids import Grid, check_blocks, token_grid
 from nnunetv2_levit.network_architectures.resnetv2_encoder import STEM_WIDTH, WIDTHS, ResNetV2Encoder
 from nnunetv2_levit.network_architectures.vit_encoder import PATCH, ViTEncoder
-from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork, check_blocks
+from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork
 
 BLOCKS = 12
 DECODER_WIDTHS = (256, 128, 64, 16)

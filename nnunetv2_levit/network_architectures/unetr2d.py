@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.convolution_blocks import DeconvBlock, DoubleConv
-from nnunetv2_levit.network_architectures.grids import Grid, token_grid
+from nnunetv2_levit.network_architectures.grids import Grid, check_blocks, token_grid
 from nnunetv2_levit.network_architectures.vit_encoder import PATCH, ViTEncoder
-from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork, check_blocks
+from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork
 
 BLOCKS = 12
 TAPS = (3, 6, 9)

@@ -121,9 +121,3 @@ class ViTNetwork(nn.Module):
         # a count of batches is no weight, and not every file has one
         names = {t: s for t, s in names.items() if s in state or not s.endswith("num_batches_tracked")}
         return copy_weights(self, state, names=names, path=path, needed=part.tag, adapt=adapt)
-
-
-def check_blocks(name: str, blocks: int, most: int) -> None:
-    """Raise a UserError unless ``blocks`` is a number of transformer blocks that the network can have."""
-    if isinstance(blocks, bool) or not isinstance(blocks, int) or not 1 <= blocks <= most:
-        raise UserError(f"{name} has 1 to {most} transformer blocks, not {blocks!r}")
