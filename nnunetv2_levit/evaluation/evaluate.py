@@ -201,16 +201,24 @@ def evaluate(request: Request) -> dict[str, Any]:
 def _run(pairs: Sequence[Pair], arguments: dict[str, Any], workers: int) -> list[dict[str, Any]]:
     """The cases in order, in several processes where there are enough of them."""
     workers = min(workers, len(pairs) // CASES_WORTH_A_PROCESS + 1)
-    if workers < 2:
-        return [evaluate_case(pair, **arguments) for pair in tqdm(pairs, desc="evaluating")]
-    # spawned: forking a process that has threads of ITK or OpenMP can hang
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        jobs = {pool.submit(evaluate_case, pair, **arguments): pair.case for pair in pairs}
-        try:
-            done = {jobs[job]: job.result() for job in tqdm(as_completed(jobs), total=len(jobs), desc="evaluating")}
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with tqdm(total=len(pairs), desc="evaluating") as progress:
+        if workers < 2:
+            cases = []
+            for pair in pairs:
+                cases.append(evaluate_case(pair, **arguments))
+                progress.update()
+            return cases
+        # spawned: forking a process that has threads of ITK or OpenMP can hang
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            jobs = {pool.submit(evaluate_case, pair, **arguments): pair.case for pair in pairs}
+            done = {}
+            try:
+                for job in as_completed(jobs):
+                    done[jobs[job]] = job.result()
+                    progress.update()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     return [done[pair.case] for pair in pairs]
 
 
