@@ -3,8 +3,8 @@
     python docs/experiments/evaluation_speed.py ACDC docs/results/evaluation_speed_cpu.json --volumes 40
 
 Each structure is moved a little in the plane to stand in for a prediction. Every library computes HD, HD95, ASD and,
-where it has it, surface Dice, of each structure of each volume, in mm; reading the files is not part of it. The times are
-of a machine shared with other work: only the ratios are kept.
+where it has it, surface Dice, of each structure of each volume, in mm; reading the files is not part of it. The times
+are of a machine shared with other work: only the ratios are kept.
 """
 
 import argparse
