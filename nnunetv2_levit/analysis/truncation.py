@@ -4,7 +4,6 @@ The trained-model folder is read as nnU-Net reads it for prediction. Every tenso
 the trained one by name and shape is taken over; what has another shape there is initialised anew, and named.
 """
 
-import json
 import os
 import pickle
 import shutil
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import write_json
 
 REPORT = "truncation.json"
 COPIED = ("plans.json", "dataset.json", "dataset_fingerprint.json")
@@ -55,8 +55,8 @@ def _load(model: Path, folds: list[str], checkpoint: str):
     return predictor
 
 
-def _truncated_network(predictor, blocks: int) -> tuple[str, nn.Module]:
-    """Name of the trainer with ``blocks`` blocks, and its network, initialised anew."""
+def _truncated_network(predictor, blocks: int) -> tuple[str, nn.Module, int]:
+    """Name of the trainer with ``blocks`` blocks, its network, initialised anew, and the image's channels."""
     from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
@@ -67,16 +67,17 @@ def _truncated_network(predictor, blocks: int) -> tuple[str, nn.Module]:
         )
     name = trained.truncated_name(blocks)
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    channels = determine_num_input_channels(plans, configuration, predictor.dataset_json)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = recursive_find_trainer_class_by_name(name).build_network_architecture(
             plans,
             configuration,
-            determine_num_input_channels(plans, configuration, predictor.dataset_json),
+            channels,
             predictor.label_manager.num_segmentation_heads,
             enable_deep_supervision=False,
         )
-    return name, network
+    return name, network, channels
 
 
 def transfer(trained: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
@@ -108,6 +109,26 @@ def cost(networks: dict[str, nn.Module], images: Tensor, *, repetitions: int = 5
     }
 
 
+def _write_folder(
+    folder: Path, *, model: Path, checkpoint: str, folds: list[str], states: list[dict[str, Tensor]], trainer: str
+) -> None:
+    """A trained-model folder of new weights, with the plans of the old one."""
+    for file in COPIED:
+        if (model / file).is_file():
+            shutil.copy(model / file, folder / file)
+    for fold, state in zip(tqdm(folds, desc="writing folds"), states, strict=True):
+        # nnU-Net's checkpoints hold plans and numpy scalars beside the tensors
+        trained = torch.load(model / f"fold_{fold}" / checkpoint, map_location="cpu", weights_only=False)
+        (folder / f"fold_{fold}").mkdir()
+        content = {
+            "network_weights": state,
+            "init_args": trained["init_args"],
+            "trainer_name": trainer,
+            "inference_allowed_mirroring_axes": trained.get("inference_allowed_mirroring_axes"),
+        }
+        torch.save(content, folder / f"fold_{fold}" / checkpoint)
+
+
 def truncate(
     model: Path, *, blocks: int, output: Path, checkpoint: str = "checkpoint_final.pth", device: str = "cpu"
 ) -> dict[str, Any]:
@@ -118,59 +139,48 @@ def truncate(
     read; the state of the optimizer and the log stay behind, so that a training can't be resumed from them.
 
     Raises:
-        UserError: no readable trained model, a network without that many blocks to leave out, or ``output`` exists.
+        UserError: no readable trained model, a network without that many blocks to leave out, no such device, or
+            ``output`` exists.
     """
     if output.exists():
         raise UserError(f"{output} exists already: remove it or choose another folder")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here: use --device cpu")
     set_up_process()
     folds = trained_folds(model, checkpoint)
     predictor = _load(model, folds, checkpoint)
-    name, network = _truncated_network(predictor, blocks)
+    trainer, network, channels = _truncated_network(predictor, blocks)
     before, after = (sum(p.numel() for p in n.parameters()) for n in (predictor.network, network))
     if after >= before:
         raise UserError(f"{predictor.trainer_name} has no more than {blocks} transformer blocks (in any stage)")
-
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for file in COPIED:
-        if (model / file).is_file():
-            shutil.copy(model / file, partial / file)
-    fresh: list[str] = []
-    for fold, weights in zip(tqdm(folds, desc="truncating folds"), predictor.list_of_parameters, strict=True):
-        # nnU-Net's checkpoints hold plans and numpy scalars beside the tensors
-        trained = torch.load(model / f"fold_{fold}" / checkpoint, map_location="cpu", weights_only=False)
-        state, fresh = transfer(weights, network)
-        (partial / f"fold_{fold}").mkdir()
-        torch.save(
-            {
-                "network_weights": state,
-                "init_args": trained["init_args"],
-                "trainer_name": name,
-                "inference_allowed_mirroring_axes": trained.get("inference_allowed_mirroring_axes"),
-            },
-            partial / f"fold_{fold}" / checkpoint,
-        )
-
-    configuration = predictor.configuration_manager
-    images = torch.randn(
-        1, next(iter(predictor.network.parameters())).shape[1], *configuration.patch_size, device=device
-    )
-    networks = {"before": predictor.network.to(device).eval(), "after": network.to(device).eval()}
+    transfers = [transfer(weights, network) for weights in predictor.list_of_parameters]
+    fresh = transfers[0][1]
+    patch_size = list(predictor.configuration_manager.patch_size)
+    networks = {"before": predictor.network, "after": network}
     report = {
         "model": str(model),
         "blocks": blocks,
         "folds": folds,
         "trainer_before": predictor.trainer_name,
-        "trainer_after": name,
-        "patch_size": list(configuration.patch_size),
+        "trainer_after": trainer,
+        "patch_size": patch_size,
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads",
-        **cost(networks, images),
-        "tensors_taken_over": len(network.state_dict()) - len(fresh),
+        "tensors_taken_over": len(transfers[0][0]) - len(fresh),
         "tensors_initialised_anew": fresh,
     }
-    (partial / REPORT).write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(partial, output)  # noqa: PTH105
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        states = [state for state, _ in transfers]
+        _write_folder(partial, model=model, checkpoint=checkpoint, folds=folds, states=states, trainer=trainer)
+        images = torch.randn(1, channels, *patch_size, device=device)
+        report |= cost({key: value.to(device).eval() for key, value in networks.items()}, images)
+        write_json(partial / REPORT, report)
+        os.replace(partial, output)  # noqa: PTH105
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror or error}): choose another place") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
     return report
 
 
@@ -191,8 +201,9 @@ def as_text(report: dict[str, Any], output: Path) -> str:
         lines.append("  so the model needs fine-tuning before its predictions mean anything")
     checkpoint = next((output / f"fold_{report['folds'][0]}").glob("*.pth"))
     trainer = report["trainer_after"].replace("_pretrained", "")  # ImageNet's weights would only be overwritten
+    folds = " ".join(report["folds"])
     lines += [
-        f"predict:   nnUNetv2_predict_from_modelfolder -m {output} -i IMAGES -o PREDICTIONS -f {' '.join(report['folds'])}",
+        f"predict:   nnUNetv2_predict_from_modelfolder -m {output} -i IMAGES -o PREDICTIONS -f {folds}",
         f"fine-tune: nnunetv2_levit train DATASET CONFIGURATION FOLD -tr {trainer} -pretrained_weights {checkpoint}",
     ]
     return "\n".join(lines)
