@@ -121,7 +121,7 @@ def test_a_truncated_model_predicts_and_is_fine_tuned_by_nnunet(trained, preproc
     state = weights(output)["network_weights"]
     assert {key.split(".")[2] for key in state if key.startswith("vit.blocks.")} == {"0"}
 
-    environment = {**preprocessed, "nnUNet_results": str(tmp_path / "results"), "OMP_NUM_THREADS": "1"}
+    environment = {**preprocessed, "nnUNet_results": str(tmp_path / "results")}
     (dataset,) = Path(preprocessed["nnUNet_raw"]).glob("Dataset*")
     images = tmp_path / "images"
     images.mkdir()
