@@ -16,6 +16,7 @@ import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from tqdm import tqdm
 
+from nnunetv2_levit.dataset_conversion.nifti import check_complete
 from nnunetv2_levit.inference.case_files import Case
 
 AHEAD = 2  # results that may wait beyond one for each worker, as in nnU-Net
@@ -44,6 +45,8 @@ class Preparation:
 
     def preprocess(self, case: Case) -> tuple[np.ndarray, dict]:
         """Preprocessed image (C, D, H, W) in fp32, and what nnU-Net needs to undo the preprocessing."""
+        for path in case.channels:
+            check_complete(path)
         preprocessor = self.configuration_manager.preprocessor_class(verbose=self.verbose)
         data, _, properties = preprocessor.run_case(
             [str(path) for path in case.channels],
