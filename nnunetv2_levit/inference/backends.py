@@ -23,18 +23,25 @@ def inference_copy(network: nn.Module) -> nn.Module:
     return fold_batch_norm(network)
 
 
+def memory_format(network: nn.Module) -> torch.memory_format:
+    """Channels-last, but not for instance norm, which copies every map to contiguous memory (measured on a CPU)."""
+    instance_norm = any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in network.modules())
+    return torch.contiguous_format if instance_norm else torch.channels_last
+
+
 class TorchBackend:
     """A network with one fold's weights: an own copy, so that no fold waits for another's weights to be loaded."""
 
     def __init__(self, network: nn.Module, *, device: torch.device, compiled: bool = False) -> None:
-        network = inference_copy(network).to(device, memory_format=torch.channels_last)
+        self.memory_format = memory_format(network)
+        network = inference_copy(network).to(device, memory_format=self.memory_format)
         # autocast keeps the fp16 copies of weights for a whole case, but only of weights that require gradients
         network.requires_grad_(device.type == "cuda")
         self.network = torch.compile(network) if compiled else network
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        return self.network(images.contiguous(memory_format=torch.channels_last))
+        return self.network(images.contiguous(memory_format=self.memory_format))
 
 
 def precision(device: torch.device) -> AbstractContextManager:

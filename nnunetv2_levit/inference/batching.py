@@ -5,8 +5,8 @@ from torch import Tensor
 
 from nnunetv2_levit.inference.backends import Backend
 
-# More no longer helps: see docs/prediction.md for the CPU. On a GPU small patches fill it well before memory is full.
-LARGEST_BATCH = {"cuda": 64, "cpu": 4}
+# On a CPU more images no longer fit its caches (docs/prediction.md); more than 64 were not tried on a GPU.
+LARGEST_BATCH = {"cuda": 64, "cpu": 2}
 MEMORY_SHARE = 0.7  # of what is free; the rest is for results, fragmentation and other programs
 
 
