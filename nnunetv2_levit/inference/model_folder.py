@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit.dataset_conversion.raw_dataset import nnunet_folder
+from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
 
 
