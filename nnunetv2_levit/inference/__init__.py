@@ -1,1 +1,1 @@
-"""Predicting with a trained nnU-Net model folder: batched for 2D configurations, nnU-Net's own way for all others."""
+"""Prediction with trained models, and their export."""

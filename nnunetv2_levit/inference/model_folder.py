@@ -1,6 +1,5 @@
 """Finding a trained model folder and saying in one sentence what is missing in it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import read_json
 
 
 def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
@@ -53,15 +53,6 @@ class ModelFolder:
         return len(self.dataset.get("channel_names", self.dataset.get("modality", ())))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path.parent} is not a trained nnU-Net model: it has no {path.name}")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is not readable JSON ({error}): copy it again from where it was trained") from None
-
-
 def check_model_folder(path: Path, folds: Sequence[int | str], checkpoint: str) -> ModelFolder:
     """The model folder, with the checkpoint of every fold in place.
 
@@ -70,7 +61,9 @@ def check_model_folder(path: Path, folds: Sequence[int | str], checkpoint: str) 
     """
     if not path.is_dir():
         raise UserError(f"there is no model folder {path}")
-    plans, dataset = _json(path / "plans.json"), _json(path / "dataset.json")
+    plans, dataset = (
+        read_json(path / name, what="part of a trained nnU-Net model") for name in ("plans.json", "dataset.json")
+    )
     missing = [fold for fold in folds if not (path / f"fold_{fold}" / checkpoint).is_file()]
     if missing:
         trained = sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{checkpoint}"))

@@ -17,6 +17,7 @@ from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from tqdm import tqdm
 
 from nnunetv2_levit.dataset_conversion.nifti import check_complete
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.inference.case_files import Case
 
 AHEAD = 2  # results that may wait beyond one for each worker, as in nnU-Net
@@ -198,6 +199,8 @@ class Pipeline:
                 if data is not None:
                     try:
                         logits = _compute(predict, data)
+                    except UserError:  # of the model, not of this case
+                        raise
                     except Exception as error:
                         self._fail(case, error)
                     else:

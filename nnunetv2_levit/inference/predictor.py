@@ -1,7 +1,6 @@
 """nnU-Net's predictor with batched inference for 2D configurations; all others are predicted by nnU-Net itself."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,11 @@ import torch
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import write_text
 from nnunetv2_levit.inference.backends import Backend, TorchBackend
 from nnunetv2_levit.inference.batching import BatchRunner, release_cached_memory
 from nnunetv2_levit.inference.case_files import Case, find_cases, select
@@ -30,7 +31,7 @@ class BatchedPredictor(nnUNetPredictor):
         accumulator: precision of the sums over windows and folds, fp16 as in nnU-Net (so that labels are the same even
             where two classes come within its rounding) or fp32 (so that logits are as exact as the network's). Sums
             that overflow fp16, at which nnU-Net stops, are computed again in fp32.
-        backends: one for each fold; made from the checkpoints at the first prediction unless set by the caller.
+        backends: one for each fold; made by `make_backend` at the first prediction unless set by the caller.
         runner: holds the batch size; give it one for a fixed size.
     """
 
@@ -79,16 +80,19 @@ class BatchedPredictor(nnUNetPredictor):
         configuration = self.configuration_manager
         return len(configuration.patch_size) == 2 and configuration.previous_stage_name is None
 
-    def _torch_backends(self) -> list[Backend]:
-        compiled = isinstance(self.network, OptimizedModule)
-        network = self.network._orig_mod if compiled else self.network
+    def make_backend(self, network: nn.Module) -> Backend:
+        """The back-end of one fold, whose weights ``network`` holds only until this returns."""
+        return TorchBackend(network, device=self.device, compiled=isinstance(self.network, OptimizedModule))
+
+    def _make_backends(self) -> list[Backend]:
+        network = self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network
         backends = []
         for parameters in self.list_of_parameters or [network.state_dict()]:
             try:
                 network.load_state_dict(parameters)
             except RuntimeError as error:
                 raise UserError(f"the folds are not of the same network: {one_line(error)}") from error
-            backends.append(TorchBackend(network, device=self.device, compiled=compiled))
+            backends.append(self.make_backend(network.eval()))
         return backends
 
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
@@ -96,7 +100,7 @@ class BatchedPredictor(nnUNetPredictor):
         if not self.is_batched:
             return super().predict_logits_from_preprocessed_data(data)
         if self.backends is None:
-            self.backends = self._torch_backends()
+            self.backends = self._make_backends()
         logits = self._mean_logits(data, self.accumulator)
         if self.accumulator == torch.half and not torch.isfinite(logits).all():
             logits = self._mean_logits(data, torch.float32)
@@ -215,14 +219,8 @@ class BatchedPredictor(nnUNetPredictor):
             "dataset.json": self.dataset_json,
             "plans.json": self.plans_manager.plans,
         }
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-            for name, content in contents.items():
-                partial = output / f".{name}.{os.getpid()}.partial"
-                partial.write_text(json.dumps(content, indent=4))
-                partial.replace(output / name)
-        except OSError as error:
-            raise UserError(f"the output folder {output} can't be written ({error.strerror or error})") from None
+        for name, content in contents.items():
+            write_text(output / name, json.dumps(content, indent=4))
 
     def _run(self, cases: Sequence[Case], save_probabilities: bool, preprocessing: int, exporting: int) -> None:
         if not cases:

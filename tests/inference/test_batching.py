@@ -1,13 +1,15 @@
 """Batches: every window once, memory that runs out, sums that overflow, and back-ends of another kind."""
 
+import numpy as np
 import pytest
 import torch
 
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.inference.batching import BatchRunner
 from nnunetv2_levit.inference.pipeline import FailedCasesError, one_line
 from nnunetv2_levit.inference.predictor import BatchedPredictor
 from nnunetv2_levit.inference.sliding_window import SlidingWindow, flips, mirrored_mean, window_batches
-from tests.inference.model_folders import write_model_folder
+from tests.inference.model_folders import write_case, write_model_folder
 
 CPU = torch.device("cpu")
 
@@ -119,3 +121,31 @@ def test_what_is_said_of_an_error_is_one_line():
     assert one_line(RuntimeError("first\n\n  the reason \n")) == "the reason"
     assert one_line(AssertionError()) == "AssertionError"
     assert "2 of 5 cases" in str(FailedCasesError({"a": "x", "b": "y"}, 5))
+
+
+def test_a_subclass_computes_with_a_back_end_of_its_own(tmp_path):
+    model = write_model_folder(tmp_path / "model", folds=(0, 1), patch_size=(32, 32))
+    constants = iter((1.0, 3.0))
+
+    class Constant(BatchedPredictor):
+        def make_backend(self, network):
+            value = next(constants)
+            return lambda images: torch.full((len(images), 4, *images.shape[2:]), value)
+
+    predictor = Constant(device=CPU, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), (0, 1))
+    logits = predictor.predict_logits_from_preprocessed_data(torch.randn(1, 2, 40, 32))
+    torch.testing.assert_close(logits, torch.full((4, 2, 40, 32), 2.0, dtype=torch.half), atol=2e-3, rtol=0)
+
+
+def test_folds_of_different_networks_are_an_error_of_the_model(tmp_path):
+    model = write_model_folder(tmp_path / "model", folds=(0, 1), patch_size=(32, 32))
+    path = model / "fold_1" / "checkpoint_final.pth"
+    checkpoint = torch.load(path, weights_only=False)
+    checkpoint["network_weights"].popitem()
+    torch.save(checkpoint, path)
+    predictor = BatchedPredictor(device=CPU, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), (0, 1))
+    write_case(tmp_path / "images", "a", np.ones((1, 30, 30)))
+    with pytest.raises(UserError, match="not of the same network"):
+        predictor.predict_from_files_sequential(str(tmp_path / "images"), str(tmp_path / "out"))

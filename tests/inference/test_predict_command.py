@@ -154,7 +154,7 @@ def _no_model(model, images, out):
 
 
 def _not_a_model(model, images, out):
-    return {"model": images}, "it has no plans.json"
+    return {"model": images}, "it should be part of a trained nnU-Net model"
 
 
 def _no_fold(model, images, out):
