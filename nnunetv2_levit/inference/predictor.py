@@ -123,6 +123,11 @@ class BatchedPredictor(nnUNetPredictor):
             total += window.logits(backend, data)
         if len(self.backends) > 1:
             total /= len(self.backends)
+        if self.verbose:
+            print(
+                f"volume {tuple(data.shape)}, patch {window.patch_size}, step {self.tile_step_size}, mirrored along "
+                f"{window.mirror_axes}, {self.runner.batch_size} images at once, {len(self.backends)} folds"
+            )
         return total
 
     def predict_from_files(

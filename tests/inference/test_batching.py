@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.inference.batching import BatchRunner
+from nnunetv2_levit.inference.batching import BatchRunner, _fitting_batch
 from nnunetv2_levit.inference.pipeline import FailedCasesError, one_line
 from nnunetv2_levit.inference.predictor import BatchedPredictor
 from nnunetv2_levit.inference.sliding_window import SlidingWindow, flips, mirrored_mean, window_batches
@@ -44,6 +44,34 @@ def test_one_image_that_does_not_fit_and_other_errors_are_raised():
     with pytest.raises(RuntimeError, match="shapes"):
         BatchRunner(CPU, batch_size=4).run(backend, torch.randn(3, 1, 4, 4))
     assert backend.seen == [3]
+
+
+def test_the_first_batch_on_a_gpu_is_what_free_memory_allows(monkeypatch):
+    facts = {"memory_allocated": 1000, "max_memory_allocated": 1300, "memory_reserved": 1500}
+    for name, value in facts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda _, value=value: value)
+    for name in ("synchronize", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: None)
+    for free, expected in ((4000, int(0.7 * 4500 / 300)), (10**9, 64), (0, 1)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=free: (free, 10**9))
+        assert _fitting_batch(lambda images: images, torch.randn(1, 1, 4, 4), 64) == expected
+
+
+def test_results_that_do_not_fit_on_the_gpu_are_kept_in_the_computers_memory():
+    places = []
+
+    class Full(SlidingWindow):
+        def _sums(self, backend, volume, place):
+            places.append(place.type)
+            if place.type == "cuda":
+                raise RuntimeError("CUDA out of memory.")
+            return volume
+
+    settings = dict(patch_size=(4, 4), num_classes=1, step_size=0.5, use_gaussian=True, mirror_axes=None)
+    full = Full(**settings, runner=BatchRunner(torch.device("cuda")), results_on_device=True)
+    volume = torch.randn(1, 2, 3, 7)
+    torch.testing.assert_close(full.logits(None, volume), volume)
+    assert places == ["cuda", "cpu"]
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 4, 5, 100])

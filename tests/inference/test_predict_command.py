@@ -64,10 +64,13 @@ def test_an_unreadable_case_is_named_and_a_second_run_does_only_what_is_missing(
     assert not list(out.glob(".*"))
 
     broken.write_bytes(whole)
+    (out / ".b.partial").mkdir()  # what a killed process leaves
+    (out / ".b.partial" / "b.nii.gz").touch()
     before = {name: (out / f"{name}.nii.gz").stat().st_mtime_ns for name in "ac"}
     assert predict(model, images, out, "--continue_prediction") == 0
     assert set(segmentations(out)) == set(NAMES)
     assert before == {name: (out / f"{name}.nii.gz").stat().st_mtime_ns for name in "ac"}
+    assert not list(out.glob(".*"))
     # without probabilities a case is not complete for who asks for them
     assert predict(model, images, out, "--continue_prediction", "--save_probabilities") == 0
     assert {path.stem for path in out.glob("*.npz")} == set(NAMES)

@@ -109,3 +109,19 @@ def test_logits_are_those_of_fp32_sums_within_1e_4_and_nnunets_within_its_roundi
     assert (found == rounded).float().mean() > 0.99
     monkeypatch.setattr(ours, "accumulator", torch.float32)
     torch.testing.assert_close(ours.predict_logits_from_preprocessed_data(data), exact, atol=1e-4, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "LeViTUNetTrainer_128s"])
+def test_logits_on_a_gpu_are_nnunets_within_fp16(trainer, frame, tmp_path, monkeypatch):
+    monkeypatch.setenv("nnUNet_extTrainer", "")
+    set_up_process()
+    model = write_model_folder(tmp_path / "model", trainer=trainer, patch_size=(64, 56))
+    write_case(tmp_path / "images", "heart", frame)
+    logits = []
+    for kind in (nnUNetPredictor, BatchedPredictor):
+        predictor = kind(device=torch.device("cuda"), allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(str(model), (0, 1))
+        data = preprocessed(predictor, tmp_path)
+        logits.append(predictor.predict_logits_from_preprocessed_data(data).float())
+    torch.testing.assert_close(logits[1], logits[0], atol=1e-2, rtol=1e-2)
