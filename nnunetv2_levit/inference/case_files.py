@@ -1,7 +1,7 @@
 """Which cases there are to predict, with which files, and where their segmentations go."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,13 @@ class Case:
         return all(Path(f"{self.target}{ending}").is_file() for ending in endings)
 
 
-def find_cases(folder: Path, output: Path, *, file_ending: str, channels: int) -> list[Case]:
+def find_cases(
+    folder: Path, output: Path, *, file_ending: str, channels: int, channels_in: Callable[[Sequence[Path]], int]
+) -> list[Case]:
     """Cases of ``folder``, by name; a case's files are NAME_0000, NAME_0001, … with the dataset's file ending.
+
+    A file may hold several channels (an RGB picture does): where a case has fewer files than the model has channels,
+    ``channels_in`` reads them and says how many there are.
 
     Raises:
         UserError: no such folder, no files of that kind in it, or a case whose channels are not those of the model.
@@ -40,14 +45,25 @@ def find_cases(folder: Path, output: Path, *, file_ending: str, channels: int) -
             f"{folder} holds no images for this model: their names must end in _0000{file_ending} (the channel's "
             "number and the file ending of the training data)"
         )
-    expected = list(range(channels))
-    for name, found in files.items():
-        if sorted(found) != expected:
-            have, want = (", ".join(f"_{number:04d}" for number in numbers) for numbers in (sorted(found), expected))
-            raise UserError(f"{folder}: the case {name} has the channel files {have}, and the model needs {want}")
-    return [
-        Case(name, tuple(found[number] for number in expected), output / name) for name, found in sorted(files.items())
+    cases = [
+        Case(name, tuple(path for _, path in sorted(found.items())), output / name)
+        for name, found in sorted(files.items())
     ]
+    usual = {channels}  # numbers of files that make up all channels
+    for case in cases:
+        numbers = sorted(files[case.name])
+        consecutive = numbers == list(range(len(numbers)))
+        if consecutive and len(numbers) < channels and len(numbers) not in usual:
+            try:
+                read = channels_in(case.channels)
+            except Exception:  # an unreadable file is reported with its case, later
+                continue
+            if read == channels:
+                usual.add(len(numbers))
+        if not consecutive or len(numbers) not in usual:
+            have, want = (", ".join(f"_{number:04d}" for number in some) for some in (numbers, range(channels)))
+            raise UserError(f"{folder}: the case {case.name} has the channel files {have}, and the model needs {want}")
+    return cases
 
 
 def select(

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
 from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
+from nnunetv2_levit.inference.case_files import Case, find_cases
 
 
 def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
@@ -43,14 +46,20 @@ class ModelFolder:
     plans: dict[str, Any]
     dataset: dict[str, Any]
 
-    @property
-    def file_ending(self) -> str:
-        return self.dataset["file_ending"]
+    def cases(self, source: Path, output: Path) -> list[Case]:
+        """Cases of a folder of images for this model (see `find_cases`)."""
+        return cases_for(PlansManager(self.plans), self.dataset, source, output)
 
-    @property
-    def channels(self) -> int:
-        """Image files of one case."""
-        return len(self.dataset.get("channel_names", self.dataset.get("modality", ())))
+
+def cases_for(plans: PlansManager, dataset: dict[str, Any], source: Path, output: Path) -> list[Case]:
+    """Cases of a folder of images for a model of these plans and this dataset description."""
+    return find_cases(
+        source,
+        output,
+        file_ending=dataset["file_ending"],
+        channels=len(dataset.get("channel_names", dataset.get("modality", ()))),
+        channels_in=lambda files: len(plans.image_reader_writer_class().read_images([str(path) for path in files])[0]),
+    )
 
 
 def check_model_folder(path: Path, folds: Sequence[int | str], checkpoint: str) -> ModelFolder:

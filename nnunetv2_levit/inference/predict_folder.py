@@ -9,7 +9,6 @@ import torch
 
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.inference.case_files import find_cases
 from nnunetv2_levit.inference.model_folder import check_model_folder
 from nnunetv2_levit.inference.predictor import BatchedPredictor
 
@@ -67,7 +66,7 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
     _check(settings)
     set_up_process()  # nnU-Net finds our trainers by it
     folder = check_model_folder(model, settings.folds, settings.checkpoint)
-    find_cases(source, output, file_ending=folder.file_ending, channels=folder.channels)
+    folder.cases(source, output)
     if output.exists() and not output.is_dir():
         raise UserError(f"the output {output} is a file: give a folder with -o")
     try:

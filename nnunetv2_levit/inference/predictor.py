@@ -16,8 +16,8 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import write_text
 from nnunetv2_levit.inference.backends import Backend, TorchBackend
 from nnunetv2_levit.inference.batching import BatchRunner, release_cached_memory
-from nnunetv2_levit.inference.case_files import Case, find_cases, select
-from nnunetv2_levit.inference.model_folder import check_model_folder
+from nnunetv2_levit.inference.case_files import Case, select
+from nnunetv2_levit.inference.model_folder import cases_for, check_model_folder
 from nnunetv2_levit.inference.pipeline import Preparation, one_line, pipeline
 from nnunetv2_levit.inference.sliding_window import SlidingWindow
 
@@ -204,8 +204,7 @@ class BatchedPredictor(nnUNetPredictor):
         """Cases of a folder, or of lists of files; named by their files, or as ``target`` lists them."""
         ending = self.dataset_json["file_ending"]
         if isinstance(source, str):
-            channels = len(self.dataset_json.get("channel_names", self.dataset_json.get("modality", ())))
-            cases = find_cases(Path(source), output, file_ending=ending, channels=channels)
+            cases = cases_for(self.plans_manager, self.dataset_json, Path(source), output)
         else:
             cases = []
             for files in source:

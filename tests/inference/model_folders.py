@@ -82,6 +82,8 @@ def write_model_folder(
     norm: str = "Batch",
     mirror_axes: tuple[int, ...] | None = (0, 1),
     poison: tuple[int, ...] = (),
+    reader: str = "SimpleITKIO",
+    file_ending: str = ".nii.gz",
 ) -> Path:
     """A model folder of ``trainer``; the folds in ``poison`` have a NaN among their weights."""
     name = "2d" if len(patch_size) == 2 else "3d_fullres"
@@ -90,7 +92,7 @@ def write_model_folder(
         "plans_name": "nnUNetPlans",
         "original_median_spacing_after_transp": [10.0, 1.5, 1.5],
         "original_median_shape_after_transp": [10, 200, 200],
-        "image_reader_writer": "SimpleITKIO",
+        "image_reader_writer": reader,
         "transpose_forward": [0, 1, 2],
         "transpose_backward": [0, 1, 2],
         "configurations": {name: _configuration(patch_size, channels, norm)},
@@ -103,7 +105,7 @@ def write_model_folder(
         "channel_names": {str(channel): f"channel {channel}" for channel in range(channels)},
         "labels": labels,
         "numTraining": 1,
-        "file_ending": ".nii.gz",
+        "file_ending": file_ending,
     }
     if any(isinstance(value, list) for value in labels.values()):
         dataset["regions_class_order"] = [1, 2, 3]

@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from PIL import Image
 
 from nnunetv2_levit import cli
 from nnunetv2_levit.inference import pipeline
@@ -150,6 +151,29 @@ def test_a_3d_configuration_is_predicted_by_nnunet_itself(tmp_path):
     expected = segmentations(tmp_path / "theirs")["a"]
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(segmentations(tmp_path / "ours")["a"], expected)
+
+
+def test_pictures_whose_three_channels_are_one_file(tmp_path, capsys):
+    model = write_model_folder(
+        tmp_path / "model",
+        folds=(0,),
+        patch_size=(32, 32),
+        channels=3,
+        labels={"background": 0, "polyp": 1},
+        reader="NaturalImage2DIO",
+        file_ending=".png",
+    )
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+    for name in NAMES:
+        Image.fromarray(pixels).save(images / f"{name}_0000.png")
+    assert predict(model, images, out) == 0
+    assert {path.name for path in out.glob("*.png")} == {f"{name}.png" for name in NAMES}
+    assert Image.open(out / "a.png").size == (50, 40)
+    Image.fromarray(pixels[..., 0]).save(images / "a_0000.png")
+    assert predict(model, images, out) == 2
+    assert "the case a has the channel files _0000, and the model needs _0000, _0001, _0002" in capsys.readouterr().err
 
 
 def _no_model(model, images, out):
