@@ -164,11 +164,14 @@ class BatchedPredictor(nnUNetPredictor):
         output = Path(target) if isinstance(target, str) else Path(target[0]).parent
         ending = self.dataset_json["file_ending"]
         cases = self._cases(source, target, output)
-        arguments = {
-            "source": source if isinstance(source, str) else [list(map(str, files)) for files in source],
-            "output": target,
+        arguments = {  # nnU-Net's names
+            "list_of_lists_or_source_folder": source,
+            "output_folder_or_list_of_truncated_output_files": target,
             "save_probabilities": save_probabilities,
             "overwrite": overwrite,
+            "num_processes_preprocessing": num_processes_preprocessing,
+            "num_processes_segmentation_export": num_processes_segmentation_export,
+            "folder_with_segs_from_prev_stage": folder_with_segs_from_prev_stage,
             "num_parts": num_parts,
             "part_id": part_id,
         }
@@ -224,7 +227,7 @@ class BatchedPredictor(nnUNetPredictor):
             "plans.json": self.plans_manager.plans,
         }
         for name, content in contents.items():
-            write_text(output / name, json.dumps(content, indent=4))
+            write_text(output / name, json.dumps(content, indent=4, default=str))
 
     def _run(self, cases: Sequence[Case], save_probabilities: bool, preprocessing: int, exporting: int) -> None:
         if not cases:
