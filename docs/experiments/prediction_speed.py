@@ -128,13 +128,14 @@ def time_computing(model: Path, images: Path, settings: argparse.Namespace) -> t
     from nnunetv2_levit.inference.batching import BatchRunner
     from nnunetv2_levit.inference.predictor import BatchedPredictor
 
-    predictors = {}
-    for kind, name in ((nnUNetPredictor, "stock"), (BatchedPredictor, "batched")):
-        predictor = kind(device=torch.device(settings.device), allow_tqdm=False)
-        predictor.initialize_from_trained_model_folder(str(model), list(range(settings.folds)))
-        predictors[name] = predictor
-    if settings.batch is not None:
-        predictors["batched"].runner = BatchRunner(predictors["batched"].device, settings.batch)
+    device, folds = torch.device(settings.device), list(range(settings.folds))
+    predictors: dict[str, nnUNetPredictor] = {"stock": nnUNetPredictor(device=device, allow_tqdm=False)}
+    for size in settings.batch:
+        name = "batched" if size is None else f"batches of {size}"
+        predictors[name] = BatchedPredictor(device=device, allow_tqdm=False)
+        predictors[name].runner = BatchRunner(device, size)
+    for predictor in predictors.values():
+        predictor.initialize_from_trained_model_folder(str(model), folds)
     stock = predictors["stock"]
     managers = stock.plans_manager, stock.configuration_manager, stock.dataset_json
     preprocessor = stock.configuration_manager.preprocessor_class(verbose=False)
@@ -151,19 +152,21 @@ def time_computing(model: Path, images: Path, settings: argparse.Namespace) -> t
             for volume in volumes:
                 predictor.predict_logits_from_preprocessed_data(volume)
             seconds[name].append(perf_counter() - start)
-    difference = (logits["stock"].float() - logits["batched"].float()).abs().max()
+    name, last = list(predictors.items())[-1]
+    difference = (logits["stock"].float() - logits[name].float()).abs().max()
     facts = {
         "patch_size": list(stock.configuration_manager.patch_size),
         "slices": sum(int(volume.shape[1]) for volume in volumes),
-        "batch_size": predictors["batched"].runner.batch_size,
+        "batch_size": last.runner.batch_size,
         "largest_difference_of_logits": float(difference),
         "largest_logit": float(logits["stock"].float().abs().max()),
     }
     return seconds, facts
 
 
-def ratio(seconds: dict[str, list[float]]) -> float:
-    return round(median(seconds["stock"]) / median(seconds["batched"]), 2)
+def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
+    """How many times faster than stock each is."""
+    return {name: round(median(seconds["stock"]) / median(times), 2) for name, times in seconds.items()}
 
 
 def main() -> None:
@@ -176,7 +179,9 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=1)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--batch", type=int, help="images at once, where the predictor shall not choose")
+    parser.add_argument(
+        "--batch", type=int, nargs="+", default=[None], help="images at once, where the predictor shall not choose"
+    )
     parser.add_argument("--fast", action="store_true", help="the computing only, not the whole commands")
     settings = parser.parse_args()
     set_up_process()
@@ -193,10 +198,10 @@ def main() -> None:
         for trainer in settings.trainers:
             model = untrained_model(planned, root / trainer, trainer, settings.folds)
             computing, facts = time_computing(model, images, settings)
-            row = {"trainer": trainer, **facts, "computing_ratio": ratio(computing), "computing_seconds": computing}
+            row = {"trainer": trainer, **facts, "computing_ratios": ratios(computing), "computing_seconds": computing}
             if not settings.fast:
                 commands = time_commands(model, images, root, settings)
-                row |= {"command_ratio": ratio(commands), "command_seconds": commands}
+                row |= {"command_ratios": ratios(commands), "command_seconds": commands}
                 row["voxels_with_the_same_label"] = same_labels(root, model)
             rows.append(row)
     result = {
