@@ -28,6 +28,7 @@ from tqdm import tqdm
 from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.converter import Request, convert
 from nnunetv2_levit.environment import set_up_process
+from nnunetv2_levit.inference.batching import BatchRunner, keep_freed_memory
 
 DATASET = 27
 
@@ -125,7 +126,6 @@ def time_computing(model: Path, images: Path, settings: argparse.Namespace) -> t
     """Seconds for the logits of all cases, in turn; and what the batched predictor chose."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    from nnunetv2_levit.inference.batching import BatchRunner
     from nnunetv2_levit.inference.predictor import BatchedPredictor
 
     device, folds = torch.device(settings.device), list(range(settings.folds))
@@ -182,9 +182,12 @@ def main() -> None:
     parser.add_argument(
         "--batch", type=int, nargs="+", default=[None], help="images at once, where the predictor shall not choose"
     )
+    parser.add_argument("--keep-memory", action="store_true", help="as the command does: freed memory stays with us")
     parser.add_argument("--fast", action="store_true", help="the computing only, not the whole commands")
     settings = parser.parse_args()
     set_up_process()
+    if settings.keep_memory and not keep_freed_memory():
+        sys.exit("this system can't keep freed memory")
     if settings.device == "cpu":
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 

@@ -9,6 +9,7 @@ import torch
 
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
 from nnunetv2_levit.inference.model_folder import check_model_folder
 from nnunetv2_levit.inference.predictor import BatchedPredictor
 
@@ -87,6 +88,8 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
         allow_tqdm=settings.progress_bar,
         accumulator=settings.accumulator,
     )
+    if settings.device == "cpu" and keep_freed_memory():  # this process is ours, as a caller's of the class is not
+        predictor.runner = BatchRunner(predictor.device, BATCH_WITH_KEPT_MEMORY)
     predictor.initialize_from_trained_model_folder(str(model), list(settings.folds), settings.checkpoint)
     if predictor.configuration_manager.previous_stage_name is not None and settings.previous_stage is None:
         raise UserError(

@@ -1,5 +1,9 @@
 """Batches: every window once, memory that runs out, sums that overflow, and back-ends of another kind."""
 
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -177,3 +181,10 @@ def test_folds_of_different_networks_are_an_error_of_the_model(tmp_path):
     write_case(tmp_path / "images", "a", np.ones((1, 30, 30)))
     with pytest.raises(UserError, match="not of the same network"):
         predictor.predict_from_files_sequential(str(tmp_path / "images"), str(tmp_path / "out"))
+
+
+def test_freed_memory_is_kept_where_the_system_can():
+    # in a process of its own: there is no way back
+    script = "from nnunetv2_levit.inference.batching import keep_freed_memory; print(keep_freed_memory())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(platform.libc_ver()[0] == "glibc")
