@@ -169,6 +169,11 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: round(median(seconds["stock"]) / median(times), 2) for name, times in seconds.items()}
 
 
+def _flags(words: list[str]) -> list[str]:
+    """The command line without the place of its output, which is of this machine alone."""
+    return [word for before, word in zip(["", *words], words, strict=False) if "-o" not in (before, word)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("acdc", type=Path)
@@ -208,7 +213,7 @@ def main() -> None:
                 row["voxels_with_the_same_label"] = same_labels(root, model)
             rows.append(row)
     result = {
-        "command": "python docs/experiments/prediction_speed.py ACDC_FOLDER " + " ".join(sys.argv[2:]),
+        "command": " ".join(["python docs/experiments/prediction_speed.py ACDC_FOLDER", *_flags(sys.argv[2:])]),
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else f"{torch.get_num_threads()} CPU cores",
         "torch": torch.__version__,
         "python": platform.python_version(),
