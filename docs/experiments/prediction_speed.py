@@ -171,7 +171,7 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
 
 def _flags(words: list[str]) -> list[str]:
     """The command line without the place of its output, which is of this machine alone."""
-    return [word for before, word in zip(["", *words], words, strict=False) if "-o" not in (before, word)]
+    return [word for before, word in zip(["", *words], words, strict=False) if not {"-o", "--output"} & {before, word}]
 
 
 def main() -> None:
