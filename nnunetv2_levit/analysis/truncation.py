@@ -20,6 +20,7 @@ from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import write_json
+from nnunetv2_levit.inference.model_folder import check_model_folder
 
 REPORT = "truncation.json"
 COPIED = ("plans.json", "dataset.json", "dataset_fingerprint.json")
@@ -31,15 +32,10 @@ def trained_folds(model: Path, checkpoint: str) -> list[str]:
     Raises:
         UserError: there is none, or the folder is no trained-model folder.
     """
-    for name in COPIED[:2]:
-        if not (model / name).is_file():
-            raise UserError(
-                f"{model} has no {name}: give a trained-model folder such as "
-                "nnUNet_results/Dataset027_ACDC/TransUNetTrainer__nnUNetPlans__2d"
-            )
     folds = sorted(path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}"))
+    check_model_folder(model, folds, checkpoint)
     if not folds:
-        raise UserError(f"{model} has no fold with a {checkpoint}: name another checkpoint with --checkpoint")
+        raise UserError(f"{model} has no fold with a {checkpoint}: name another checkpoint with -chk")
     return folds
 
 

@@ -24,5 +24,5 @@ def register(command: AddCommand) -> None:
     sub.add_argument("-m", "--model", type=Path, required=True, help="trained-model folder, of any number of folds")
     sub.add_argument("--blocks", type=int, required=True, help="transformer blocks to keep (in each stage, if any)")
     sub.add_argument("-o", "--output", type=Path, required=True, help="trained-model folder to write")
-    sub.add_argument("--checkpoint", default="checkpoint_final.pth", help="default checkpoint_final.pth")
+    sub.add_argument("-chk", "--checkpoint", default="checkpoint_final.pth", help="default checkpoint_final.pth")
     sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where throughput is measured")
