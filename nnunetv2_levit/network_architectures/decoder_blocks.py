@@ -14,6 +14,8 @@ def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
 class UpsampleConvBlock(nn.Module):
     """Bilinear upsampling, then twice (3x3 convolution without bias, BN, ReLU): (B, C, h, w) -> (B, out, *size)."""
 
+    normalised_layers = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
