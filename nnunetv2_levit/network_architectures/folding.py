@@ -9,8 +9,10 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from nnunetv2_levit.network_architectures.upsampled_convolution import UpsampledConv2d
+
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, UpsampledConv2d)
 NOTHING_IN_EVAL = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Dropout3d)
 
 # Which norm follows which layer in blocks that are not ours. Modules of this package say it themselves in a class
@@ -73,4 +75,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         for name, child in list(parent._modules.items()):
             if child in replacements:
                 parent._modules[name] = replacements[child]
+    for module in folded.modules():
+        if isinstance(module, UpsampledConv2d):
+            module.freeze()
     return folded.requires_grad_(False)
