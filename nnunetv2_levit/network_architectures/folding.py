@@ -53,13 +53,18 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
             yield from _neighbours(module)
 
 
+def _refuse(*_: object, **__: object) -> None:
+    raise RuntimeError("a folded network takes no other weights: load them into the network that it is a copy of")
+
+
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy of ``network`` in eval mode, for inference only, in which each batch norm that follows a convolution or a
     linear layer is folded into it: the same function, up to rounding, with fewer kernels.
 
-    Covers this package's networks, timm's LeViT and ResNet blocks, nnU-Net's ConvDropoutNormReLU and any sequential
-    module; other norms (instance norm, a batch norm elsewhere) stay as they are. The copy's state dict is no longer
-    the network's: load weights first, fold afterwards, and fold again for other weights.
+    What modules derive from weights alone is computed once as well (their ``precompute``): expanded attention biases,
+    packed kernels. Covers this package's networks, timm's LeViT and ResNet blocks, nnU-Net's ConvDropoutNormReLU and
+    any sequential module; other norms (instance norm, a batch norm elsewhere) stay as they are. The copy takes no other
+    weights: load them into the network and fold again.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     replacements: dict[nn.Module, nn.Module] = {}
@@ -76,6 +81,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
             if child in replacements:
                 parent._modules[name] = replacements[child]
     for module in folded.modules():
-        if isinstance(module, UpsampledConv2d):
-            module.freeze()
+        if hasattr(module, "precompute"):
+            module.precompute()
+    folded.load_state_dict = _refuse
     return folded.requires_grad_(False)

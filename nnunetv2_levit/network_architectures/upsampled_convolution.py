@@ -12,11 +12,12 @@ Exact up to rounding, zero padding included. Sources of several resolutions are 
 follow one another are one product of matrices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ class Source(NamedTuple):
     sizes: tuple[Grid, ...] = ()
 
     def grids(self) -> tuple[Grid, ...]:
-        return (tuple(self.map.shape[2:]), *self.sizes)
+        """All sizes, the map's own first, as plain numbers (torch.jit.trace puts tensors in shapes)."""
+        return tuple((int(height), int(width)) for height, width in (self.map.shape[2:], *self.sizes))
 
 
 def upsample(x: Tensor, size: Grid) -> Tensor:
@@ -49,48 +51,46 @@ def resize(source: Source) -> Tensor:
     return x
 
 
-def _interpolation(old: int, new: int) -> Tensor:
+def _interpolation(old: int, new: int) -> np.ndarray:
     """Linear interpolation with aligned corners as a matrix (new, old)."""
-    position = torch.arange(new, dtype=torch.float64) * ((old - 1) / max(new - 1, 1))
-    distance = (position[:, None] - torch.arange(old, dtype=torch.float64)[None, :]).abs()
-    return (1 - distance).clamp(min=0)
+    position = np.arange(new) * ((old - 1) / max(new - 1, 1))
+    return np.clip(1 - np.abs(position[:, None] - np.arange(old)[None, :]), 0, None)
 
 
-def _taps(sides: Sequence[int]) -> Tensor:
+def _taps(sides: Sequence[int]) -> np.ndarray:
     """The chained interpolation through ``sides`` for each tap of the kernel: (3, last, first)."""
-    matrix = torch.eye(sides[0], dtype=torch.float64)
+    matrix = np.eye(sides[0])
     for old, new in pairwise(sides):
         if old != new:
             matrix = _interpolation(old, new) @ matrix
-    return F.pad(matrix, (0, 0, 1, 1)).unfold(0, matrix.shape[0], 1).permute(0, 2, 1)
+    padded = np.pad(matrix, ((1, 1), (0, 0)))
+    return np.stack([padded[tap : tap + len(matrix)] for tap in range(3)])
 
 
-def _row_matrix(chains: tuple[tuple[int, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _row_matrix(*chains: tuple[int, ...]) -> np.ndarray:
     """(H, sum of 3 h): for each source the taps side by side, columns in the order (tap, row)."""
-    with torch.inference_mode(False):  # cached, and training may need it later
-        return torch.cat([_taps(sides).permute(1, 0, 2).flatten(1) for sides in chains], dim=1).to(device, dtype)
+    return np.concatenate([np.concatenate(_taps(sides), axis=1) for sides in chains], axis=1)
 
 
-def _column_matrix(sides: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _column_matrix(sides: tuple[int, ...]) -> np.ndarray:
     """(W, 3 w): columns in the order (column, tap), as the mixed channels lie in memory."""
-    with torch.inference_mode(False):
-        return _taps(sides).permute(1, 2, 0).flatten(1).to(device, dtype)
+    taps = _taps(sides)
+    return taps.transpose(1, 2, 0).reshape(taps.shape[1], -1)
 
 
-# Constants of sizes alone, so that nothing cached depends on weights. Never filled while a graph is traced: a fake
-# tensor would stay behind.
-_cached_row_matrix = lru_cache(maxsize=256)(_row_matrix)
-_cached_column_matrix = lru_cache(maxsize=256)(_column_matrix)
+def _constant(build: Callable[..., np.ndarray], chains: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # training may need later what a prediction left in the cache
+        return torch.from_numpy(build(*chains)).to(device, dtype)
 
 
-def _matrices(
-    grids: Sequence[tuple[Grid, ...]], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, list[Tensor]]:
-    tracing = torch.compiler.is_compiling()
-    row, column = (_row_matrix, _column_matrix) if tracing else (_cached_row_matrix, _cached_column_matrix)
-    chains = [tuple(zip(*chain, strict=True)) for chain in grids]
-    rows = row(tuple(vertical for vertical, _ in chains), dtype, device)
-    return rows, [column(horizontal, dtype, device) for _, horizontal in chains]
+_cached_constant = lru_cache(maxsize=256)(_constant)
+
+
+@torch.compiler.assume_constant_result
+def _matrix(build: Callable[..., np.ndarray], chains: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A matrix of sizes alone. Not cached while a graph is traced: a fake tensor would stay behind."""
+    constant = _constant if torch.compiler.is_compiling() else _cached_constant
+    return constant(build, chains, dtype, device)
 
 
 def pack_weight(weight: Tensor) -> Tensor:
@@ -112,27 +112,28 @@ def mixed_before_upsampling(sources: Sequence[Source], weights: Sequence[Tensor]
 
     ``weights`` holds the packed kernel of each source's channels.
     """
-    height, width = sources[0].sizes[-1]
+    chains = [tuple(zip(*source.grids(), strict=True)) for source in sources]  # vertical and horizontal
+    height, width = sources[0].grids()[-1]
     batch, out_channels = sources[0].map.shape[0], weights[0].shape[0] // 9
     # each interpolation's weights sum to 1, so a bias of the middle tap on the small map is one of the output
     middle = None if bias is None else F.pad(bias, (out_channels, out_channels))
-    rows, columns, mixed = None, None, []
+    mixed = []
     for index, (source, weight) in enumerate(zip(sources, weights, strict=True)):
-        h, w = source.map.shape[2:]
+        h, w = source.grids()[0]
         for tap, tap_weight in enumerate(weight.chunk(3)):
             y = _mix(source.map, tap_weight, middle if index == 0 and tap == 1 else None)
-            if rows is None:
-                rows, columns = _matrices([s.grids() for s in sources], y.dtype, y.device)
-            y = torch.matmul(columns[index], y.reshape(batch * h, 3 * w, out_channels))
+            columns = _matrix(_column_matrix, (chains[index][1],), y.dtype, y.device)
+            y = torch.matmul(columns, y.reshape(batch * h, 3 * w, out_channels))
             mixed.append(y.view(batch, h, width * out_channels))
+    rows = _matrix(_row_matrix, tuple(vertical for vertical, _ in chains), y.dtype, y.device)
     out = torch.matmul(rows, torch.cat(mixed, dim=1))
     return out.view(batch, height, width, out_channels).permute(0, 3, 1, 2)
 
 
 def _multiply_adds(source: Source, out_channels: int) -> tuple[int, int, int]:
     """Of one source and one image: mixing after upsampling, mixing before it, and the contractions after that."""
-    channels, h, w = source.map.shape[1:]
-    height, width = source.sizes[-1]
+    channels = source.map.shape[1]
+    (h, w), *_, (height, width) = source.grids()
     mixing = 9 * channels * out_channels
     contractions = 3 * h * width * out_channels * (3 * w + height)
     return height * width * mixing, h * w * mixing, contractions
@@ -145,7 +146,8 @@ CONTRACTION_COST = {"cpu": 4.0, "cuda": 4.0}
 
 def pays(source: Source, out_channels: int) -> bool:
     """Whether a source is better mixed before its upsampling, by multiply-adds weighted per device type."""
-    if not source.sizes or source.sizes[-1] == tuple(source.map.shape[2:]):
+    grids = source.grids()
+    if grids[0] == grids[-1]:
         return False
     direct, mixing, contractions = _multiply_adds(source, out_channels)
     return mixing + CONTRACTION_COST.get(source.map.device.type, 4.0) * contractions < direct
@@ -161,19 +163,14 @@ class UpsampledConv2d(nn.Conv2d):
     def __init__(self, source_channels: Sequence[int], out_channels: int, *, bias: bool = False) -> None:
         super().__init__(sum(source_channels), out_channels, 3, padding=1, bias=bias)
         self.source_channels = tuple(source_channels)
-        self.frozen = False
+        self.precomputed = False
 
-    def freeze(self) -> None:
-        """Keep the kernel packed, for inference: packing it costs a copy at each call otherwise."""
-        self.frozen = True
+    def precompute(self) -> None:
+        """Keep the kernel packed (see `fold_batch_norm`): packing it costs a copy at each call otherwise."""
+        self.precomputed = True
         with torch.no_grad():
             for index, weight in enumerate(self.weight.split(self.source_channels, dim=1)):
                 self.register_buffer(f"packed_{index}", pack_weight(weight).contiguous(), persistent=False)
-
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        if self.frozen:
-            self.freeze()
 
     def forward(self, sources: Sequence[Source]) -> Tensor:
         weights = self.weight.split(self.source_channels, dim=1)
@@ -181,7 +178,7 @@ class UpsampledConv2d(nn.Conv2d):
         after = [index for index in range(len(sources)) if index not in before]
         if not before:
             return F.conv2d(torch.cat([resize(source) for source in sources], dim=1), self.weight, self.bias, padding=1)
-        packed = [getattr(self, f"packed_{i}") if self.frozen else pack_weight(weights[i]) for i in before]
+        packed = [getattr(self, f"packed_{i}") if self.precomputed else pack_weight(weights[i]) for i in before]
         out = mixed_before_upsampling([sources[i] for i in before], packed, self.bias)
         if after:
             maps = torch.cat([resize(sources[i]) for i in after], dim=1)

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
@@ -23,7 +25,9 @@ def same_function(network, x):
         torch.testing.assert_close(folded(x), expected, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
         torch.testing.assert_close(network(x), expected, rtol=0, atol=0)
-    return folded
+    with pytest.raises(RuntimeError, match="no other weights"):
+        folded.load_state_dict(before)
+    return copy.deepcopy(folded)
 
 
 # the wider UNet-2022 are the same modules as tiny, without any batch norm
@@ -84,3 +88,13 @@ class PreActivation(nn.Module):
 )
 def test_a_norm_that_can_not_be_folded_stays(network):
     assert batch_norms(same_function(network, torch.randn(2, 4, 8, 8))) == 1
+
+
+def test_a_folded_network_takes_other_sizes_than_it_was_built_for():
+    network = randomise(build("levit_unet_128s", image_size=(96, 64))).double().eval()
+    folded = fold_batch_norm(network)
+    assert folded.encoder.stages[0].blocks[0].attn.precomputed_bias is not None
+    for size in ((96, 64), (64, 64)):
+        x = torch.randn(1, 1, *size, dtype=torch.float64)
+        with torch.no_grad():
+            torch.testing.assert_close(folded(x), network(x))
