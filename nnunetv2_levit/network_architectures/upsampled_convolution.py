@@ -141,7 +141,7 @@ def _multiply_adds(source: Source, out_channels: int) -> tuple[int, int, int]:
 
 # By how much a multiply-add of the contractions costs more than one of a convolution; see docs/performance.md for how
 # it was measured on a CPU. On CUDA both are matrix products and the contractions move more memory: not measured yet.
-CONTRACTION_COST = {"cpu": 4.0, "cuda": 4.0}
+CONTRACTION_COST = {"cpu": 3.0, "cuda": 3.0}
 
 
 def pays(source: Source, out_channels: int) -> bool:
@@ -150,7 +150,7 @@ def pays(source: Source, out_channels: int) -> bool:
     if grids[0] == grids[-1]:
         return False
     direct, mixing, contractions = _multiply_adds(source, out_channels)
-    return mixing + CONTRACTION_COST.get(source.map.device.type, 4.0) * contractions < direct
+    return mixing + CONTRACTION_COST.get(source.map.device.type, 3.0) * contractions < direct
 
 
 class UpsampledConv2d(nn.Conv2d):
