@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.grids import Grid
 
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
+
 
 class Source(NamedTuple):
     """A map (B, C, h, w) and the sizes that it is resized to, one after another; none where it has its size."""
@@ -100,7 +102,7 @@ def pack_weight(weight: Tensor) -> Tensor:
 
 def _mix(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1x1 convolution (B, C, h, w) -> (B, h, w, N), N outermost in ``weight`` (N, C)."""
-    if x.device.type == "cpu" and not torch.compiler.is_exporting():
+    if x.device.type == "cpu" and not _is_exporting():
         # oneDNN's convolution is up to twice as fast as the matrix product there (docs/performance.md)
         x = x.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight[:, :, None, None], bias).permute(0, 2, 3, 1).contiguous()
