@@ -4,6 +4,93 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_levit.commands import AddCommand
+from nnunetv2_levit.errors import UserError
+
+
+def _named(text: str) -> tuple[str, str]:
+    """``NAME=VALUE`` in two."""
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise UserError(f"{text!r} should be NAME=VALUE")
+    return name, value
+
+
+def _result(text: str) -> tuple[str, list[Path]]:
+    """``[NAME=]PATH[,PATH…]``: the name (the path's last part where there is none) and the results."""
+    name, equals, value = text.partition("=")
+    paths = [Path(part) for part in (value if equals else text).split(",")]
+    if not equals:
+        name = paths[0].resolve().name if paths[0].suffix != ".json" else paths[0].resolve().parent.name
+    return name, paths
+
+
+def _dataset_folder(dataset_id: int | None) -> Path | None:
+    if dataset_id is None:
+        return None
+    from nnunetv2_levit.dataset_conversion.raw_dataset import nnunet_folder
+
+    folder = nnunet_folder("nnUNet_raw")
+    found = sorted(folder.glob(f"Dataset{dataset_id:03d}_*"))
+    if len(found) != 1:
+        raise UserError(f"{folder} holds {'no' if not found else 'more than one'} dataset with id {dataset_id}")
+    return found[0]
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.evaluation.evaluate import Request, evaluate
+    from nnunetv2_levit.evaluation.tables import evaluation_markdown, write_evaluation
+
+    result = evaluate(
+        Request(
+            predictions=arguments.predictions,
+            truth=arguments.ground_truth,
+            model=arguments.model,
+            folds=None if arguments.folds is None else tuple(arguments.folds),
+            dataset=_dataset_folder(arguments.dataset),
+            name=arguments.name,
+            tolerance=arguments.tolerance,
+            protocol=arguments.protocol,
+            partial=arguments.partial,
+            patient_pattern=arguments.patient,
+            workers=arguments.workers,
+        )
+    )
+    folder = arguments.output or (arguments.model or arguments.predictions) / "evaluation"
+    write_evaluation(result, folder)
+    print(evaluation_markdown(result))
+    print(f"{folder / 'evaluation.json'}, .md and .csv beside it")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.evaluation.compare import compare, comparison_markdown, write_comparison
+
+    result = compare([_result(text) for text in arguments.results])
+    write_comparison(result, arguments.output)
+    print(comparison_markdown(result))
+    print(f"{arguments.output / 'comparison.json'}, .md, .csv and .png beside it")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.evaluation.report import Request, write_report
+
+    evaluations = []
+    for text in arguments.results:
+        name, paths = _result(text)
+        if len(paths) > 1:
+            raise UserError(f"{text!r} names several results: a report takes one for each model (compare pools them)")
+        evaluations.append((name, paths[0]))
+    page = write_report(
+        Request(
+            evaluations=evaluations,
+            output=arguments.output,
+            images=arguments.images,
+            curves=arguments.curves or (),
+            benchmark=arguments.benchmark,
+            networks=dict(_named(text) for text in arguments.network or ()),
+            paper_dataset=arguments.paper_dataset,
+        )
+    )
+    print(f"{page}, and its tables and pictures beside it")
 
 
 def _curves(arguments: argparse.Namespace) -> None:
@@ -17,6 +104,38 @@ def _curves(arguments: argparse.Namespace) -> None:
 
 
 def register(command: AddCommand) -> None:
+    """evaluate, compare, report and curves."""
+    sub = command("evaluate", _evaluate, "DSC, IoU, HD95, HD, ASD, NSD and volumes of predictions, case by case")
+    sub.add_argument("-p", "--predictions", type=Path, help="folder of predicted labels")
+    sub.add_argument("-g", "--ground-truth", type=Path, help="folder of true labels (with -m: found by itself)")
+    sub.add_argument("-m", "--model", type=Path, help="trained-model folder: its folds' validations, pooled")
+    sub.add_argument("-f", "--folds", nargs="+", help="folds of -m (default: all that were validated)")
+    sub.add_argument("-d", "--dataset", type=int, help="nnU-Net dataset id, for the structures' names")
+    sub.add_argument("-o", "--output", type=Path, help="folder to write to (default: 'evaluation' in the input)")
+    sub.add_argument("--name", help="the model's name in tables (default: the folder's)")
+    sub.add_argument("--tolerance", type=float, default=2.0, help="of NSD, in mm or pixels (default 2)")
+    sub.add_argument("--protocol", help="also a paper's own figures: transunet, levit-unet, unet2022-em, isic or polyp")
+    sub.add_argument("--partial", action="store_true", help="the predicted cases only, though more have ground truth")
+    sub.add_argument("--patient", help="regular expression; its first group is the patient of a case")
+    sub.add_argument("-w", "--workers", type=int, default=4, help="processes for many cases (default 4)")
+
+    sub = command("compare", _compare, "paired differences of models from the first, with intervals and tests")
+    sub.add_argument(
+        "results", nargs="+", metavar="[NAME=]RESULT[,RESULT…]", help="what evaluate wrote; several: seeds or folds"
+    )
+    sub.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
+
+    sub = command("report", _report, "an HTML page of evaluations, the papers' rows, cases and curves")
+    sub.add_argument(
+        "results", nargs="+", metavar="[NAME=]RESULT", help="what evaluate wrote; the first is compared with"
+    )
+    sub.add_argument("-o", "--output", type=Path, required=True, help="folder to write to")
+    sub.add_argument("--images", type=Path, help="folder of the evaluated images, to show worst, median and best case")
+    sub.add_argument("--curves", type=Path, nargs="+", help="folders of trained folds, for their training curves")
+    sub.add_argument("--benchmark", type=Path, help="JSON of the benchmark command, for speed against accuracy")
+    sub.add_argument("--network", nargs="+", metavar="NAME=NETWORK", help="the benchmark's network of a result's NAME")
+    sub.add_argument("--paper-dataset", help="the dataset's name in the papers (default: that of the results)")
+
     sub = command("curves", _curves, "training curves of one or several runs, from nnU-Net's logs")
     sub.add_argument("folders", type=Path, nargs="+", help="folders of trained folds, such as .../fold_0")
     sub.add_argument("-o", "--output", type=Path, required=True, help="JSON file; a PNG is written beside it")

@@ -1,6 +1,5 @@
 """Trained 2D models as ONNX files: batch norm folded, any batch size, checked against torch before they are kept."""
 
-import json
 import logging
 import platform
 import warnings
@@ -12,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import write_json, write_whole
 from nnunetv2_levit.inference.onnx_backend import OnnxBackend, require_onnx
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 
@@ -45,6 +46,7 @@ def load_fold(model: Path, fold: int | str, checkpoint: str) -> TrainedFold:
     path = model / f"fold_{fold}" / checkpoint
     if not path.is_file():
         raise UserError(f"there is no {path}: check -m, -f and -chk")
+    set_up_process()
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), (fold,), checkpoint)
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
@@ -114,25 +116,28 @@ def real_slices(trained: TrainedFold) -> Tensor | None:
     return torch.stack(slices) if slices else None
 
 
-def largest_difference(network: nn.Module, model: bytes, images: Tensor) -> float:
-    """Largest difference of a logit between torch and ONNX Runtime, for the batch and for its first image alone.
+def compare(network: nn.Module, model: bytes, images: Tensor) -> dict[str, float]:
+    """Largest difference of a logit between torch and ONNX Runtime, and largest logit.
+
+    Compared are the batch and its first image alone.
 
     Raises:
         UserError: it is larger than rounding explains.
     """
     backend = OnnxBackend(model)
-    difference = 0.0
+    difference = largest = 0.0
     with torch.no_grad():
         for batch in (images, images[:1]):
             expected = network.eval()(batch)
             error = (backend(batch) - expected).abs().max().item()
-            if not error <= TOLERANCE * max(1.0, expected.abs().max().item()):  # not <=: NaN is an error too
+            largest = max(largest, expected.abs().max().item())
+            if not error <= TOLERANCE * max(1.0, largest):  # not <=: NaN is an error too
                 raise UserError(
                     f"the exported model's logits differ from torch's by {error:.1e}: it was not kept; please report "
                     "this with the versions of torch, onnx and onnxruntime"
                 )
             difference = max(difference, error)
-    return difference
+    return {"max_abs_difference": difference, "max_abs_logit": largest}
 
 
 def export_model(*, model: Path, output: Path, fold: int | str, checkpoint: str) -> dict[str, Any]:
@@ -144,8 +149,6 @@ def export_model(*, model: Path, output: Path, fold: int | str, checkpoint: str)
     require_onnx()
     if output.suffix != ".onnx":
         raise UserError(f"{output} does not end in .onnx: name the file to write with -o model.onnx")
-    if not output.parent.is_dir():
-        raise UserError(f"there is no folder {output.parent} to write to: create it first")
     trained = load_fold(model, fold, checkpoint)
     images = real_slices(trained)
     checked_on = "random images" if images is None else f"{len(images)} slices of the preprocessed dataset"
@@ -159,13 +162,11 @@ def export_model(*, model: Path, output: Path, fold: int | str, checkpoint: str)
         "fold": fold,
         "checkpoint": checkpoint,
         "input": ["batch", trained.in_channels, *trained.patch_size],
-        "max_abs_difference": largest_difference(trained.network, serialised, images),
+        **compare(trained.network, serialised, images),
         "checked_on": checked_on,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    partial = output.with_name(output.name + ".partial")
-    partial.write_bytes(serialised)
-    output.with_suffix(".json").write_text(json.dumps(facts, indent=2) + "\n")
-    partial.replace(output)
+    write_whole(output, lambda target: target.write_bytes(serialised))
+    write_json(output.with_suffix(".json"), facts)
     return facts

@@ -1,0 +1,265 @@
+"""Which prediction belongs to which ground truth, whose it is, which structures there are, and reading the pairs."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import read_json
+
+PICTURE_SPACING = 999  # nnU-Net's stand-in for the spacing along the axis that a picture lacks
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
+# "patient001_frame01", "patient001_ED", "case03_slice012": frames and slices of one patient belong together
+FRAME = re.compile(r"^(.+?)[_-](?:frame|slice|sl|z|time|t|phase)[_-]?\d+$|^(.+?)[_-](?:ED|ES)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A case with its two label files and the fold whose validation it is of, if any."""
+
+    case: str
+    prediction: Path
+    truth: Path
+    fold: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelPair:
+    """Labels of a case as arrays of one shape, 2D or 3D, with the element size along each axis in ``unit``."""
+
+    prediction: np.ndarray
+    truth: np.ndarray
+    spacing: tuple[float, ...]
+    unit: str
+
+
+def label_files(folder: Path, ending: str | None = None) -> dict[str, Path]:
+    """Label files of a folder by case; ``ending`` is taken from the files where it is not given.
+
+    Raises:
+        UserError: no such folder, or no or several kinds of label files.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give the folder that holds the label files")
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    if ending is None:
+        found = {next((e for e in ENDINGS if path.name.endswith(e)), None) for path in files} - {None}
+        if len(found) != 1:
+            kinds = "no label files" if not found else "label files of several kinds (" + ", ".join(sorted(found)) + ")"
+            raise UserError(f"{folder} holds {kinds}: one kind of {', '.join(ENDINGS)} is needed")
+        (ending,) = found
+    return {path.name[: -len(ending)]: path for path in files if path.name.endswith(ending)}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def pair_folders(predictions: Path, truth: Path, *, partial: bool = False) -> list[Pair]:
+    """Pairs of two folders, which must hold the same cases.
+
+    Args:
+        partial: evaluate the predicted cases although others have ground truth too.
+
+    Raises:
+        UserError: predictions that are missing or that no ground truth belongs to; the sentence names them.
+    """
+    true_files = label_files(truth)
+    if not true_files:
+        raise UserError(f"{truth} holds no label files")
+    example = next(iter(true_files.values())).name
+    predicted_files = label_files(predictions, next(e for e in ENDINGS if example.endswith(e)))
+    missing = sorted(true_files.keys() - predicted_files.keys())
+    extra = sorted(predicted_files.keys() - true_files.keys())
+    if extra:
+        raise UserError(
+            f"{predictions} holds {len(extra)} predictions without ground truth in {truth}: {_listed(extra)}; "
+            "remove them or give the folder that has their ground truth"
+        )
+    if not predicted_files:
+        raise UserError(f"{predictions} holds no predictions named like the ground truth, such as {example}")
+    if missing and not partial:
+        raise UserError(
+            f"{predictions} lacks the predictions of {len(missing)} cases of {truth}: {_listed(missing)}; "
+            "predict them, or add --partial to evaluate the others alone"
+        )
+    return [Pair(case, predicted_files[case], true_files[case]) for case in sorted(predicted_files)]
+
+
+def pair_model_folder(
+    model: Path, truth: Path | None = None, folds: Sequence[str] | None = None
+) -> tuple[list[Pair], list[str]]:
+    """Pairs of all folds' validation predictions in a trained-model folder, and the names of these folds.
+
+    Ground truth is taken from ``truth``, or the preprocessed or raw dataset of nnU-Net's folders. Where the splits are
+    there, every validation case of a fold must have been predicted.
+
+    Raises:
+        UserError: no validation predictions, missing ones, a case in two folds, or no ground truth.
+    """
+    if not model.is_dir():
+        raise UserError(f"{model} is not a folder: give a trained-model folder, TRAINER__PLANS__CONFIGURATION")
+    wanted = None if folds is None else [f"fold_{fold}" for fold in folds]
+    # fold "all" was trained on its validation cases, so it counts only when asked for
+    names = wanted or sorted(path.name for path in model.glob("fold_*") if path.name != "fold_all")
+    present = [name for name in names if (model / name / "validation").is_dir()]
+    if wanted is not None and len(present) < len(names):
+        raise UserError(f"{model} has no validation predictions in {_listed(sorted(set(names) - set(present)))}")
+    if not present:
+        raise UserError(f"{model} has no fold_*/validation: finish a fold, or run nnUNetv2_train with --val")
+    dataset = read_json(model / "plans.json", what="the plans of a trained model")["dataset_name"]
+    if truth is None:
+        truth = _ground_truth_of(dataset)
+    true_files = label_files(truth)
+    splits = _splits_of(dataset)
+    pairs: dict[str, Pair] = {}
+    for name in present:
+        number = name.removeprefix("fold_")
+        predicted = label_files(model / name / "validation")
+        if splits is not None and number.isdigit() and int(number) < len(splits):
+            missing = sorted(set(splits[int(number)]["val"]) - predicted.keys())
+            if missing:
+                raise UserError(
+                    f"{model / name / 'validation'} lacks {len(missing)} validation cases: {_listed(missing)}; "
+                    "run nnUNetv2_train with --val for this fold"
+                )
+        for case, path in predicted.items():
+            if case not in true_files:
+                raise UserError(f"{path} has no ground truth in {truth}: give its folder with -g")
+            if case in pairs:
+                raise UserError(f"the case {case} was validated in {pairs[case].fold} and {name}: choose folds with -f")
+            pairs[case] = Pair(case, path, true_files[case], name)
+    return [pairs[case] for case in sorted(pairs)], present
+
+
+def _ground_truth_of(dataset: str) -> Path:
+    tried = []
+    for variable, folder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
+        if root := os.environ.get(variable):
+            candidate = Path(root) / dataset / folder
+            if candidate.is_dir():
+                return candidate
+            tried.append(str(candidate))
+    raise UserError(
+        f"the ground truth of {dataset} was not found ({_listed(tried) or 'nnUNet_raw is not set'}): give it with -g"
+    )
+
+
+def _splits_of(dataset: str) -> list[dict[str, list[str]]] | None:
+    root = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112 (nnU-Net's name)
+    path = Path(root or "") / dataset / "splits_final.json"
+    return json.loads(path.read_text()) if root and path.is_file() else None
+
+
+def dataset_description(candidates: Sequence[Path]) -> tuple[dict[str, Any], Path]:
+    """The first ``dataset.json`` of some folders.
+
+    Raises:
+        UserError: none of them has one.
+    """
+    for folder in candidates:
+        if (folder / "dataset.json").is_file():
+            return read_json(folder / "dataset.json", what="nnU-Net's dataset.json"), folder
+    raise UserError(
+        f"no dataset.json in {_listed([str(folder) for folder in candidates])}: give the dataset's id with -d "
+        "(nnUNet_raw must be set), so that the structures have names"
+    )
+
+
+def structures_of(description: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], int | None]:
+    """Structures of a dataset.json (labels or regions) by name, and the ignore label if there is one."""
+    structures, ignored = {}, None
+    for name, value in description["labels"].items():
+        if name == "ignore":
+            ignored = int(value)
+        elif name != "background":
+            values = value if isinstance(value, list | tuple) else [value]
+            structures[name] = tuple(int(v) for v in values)
+    if not structures:
+        raise UserError("dataset.json names no structure beside the background")
+    return structures, ignored
+
+
+def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str | None = None) -> dict[str, str]:
+    """The patient of each case: by ``pattern`` (its first group), by ``conversion.json``, or by the case's name.
+
+    Raises:
+        UserError: a pattern that is no regular expression with a group, or that a case does not match.
+    """
+    if pattern is not None:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"--patient {pattern!r} is no regular expression ({error})") from None
+        matches = {case: expression.match(case) for case in cases}
+        unmatched = [case for case, match in matches.items() if match is None]
+        if expression.groups < 1 or unmatched:
+            raise UserError(
+                f"--patient {pattern!r} needs a group that is the patient in every case, also {unmatched[:1]}"
+            )
+        return {case: match.group(1) for case, match in matches.items()}
+    known = {}
+    if dataset_folder is not None and (dataset_folder / "conversion.json").is_file():
+        facts = read_json(dataset_folder / "conversion.json", what="a converter's summary")["cases"]
+        known = {case: fact["patient"] for case, fact in facts.items()}
+    result = {}
+    for case in cases:
+        match = FRAME.match(case)
+        result[case] = known.get(case) or (match and (match[1] or match[2])) or case
+    return result
+
+
+def read_pair(pair: Pair, reader: Any, ignored: int | None = None) -> LabelPair:
+    """Read both files with one of nnU-Net's readers and check that they lie on the same grid.
+
+    Elements of the ignore label become background in both. A case of a single slice is 2D.
+
+    Raises:
+        UserError: a file can't be read, or the two differ in shape, spacing, origin or direction.
+    """
+    arrays, properties = [], []
+    for path in (pair.prediction, pair.truth):
+        try:
+            array, facts = reader.read_seg(str(path))
+        except Exception as error:
+            raise UserError(f"{path} can't be read ({str(error).strip().splitlines()[-1]}): replace it") from error
+        arrays.append(np.asarray(array)[0])
+        properties.append(facts)
+    prediction, truth = arrays
+    for what, ours, theirs in _geometry(arrays, properties):
+        if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
+            raise UserError(
+                f"{pair.prediction} is not aligned with {pair.truth}: its {what} is {_numbers(ours)} and that of the "
+                f"ground truth {_numbers(theirs)}; predict from the image that the ground truth belongs to"
+            )
+    labels = [np.round(array).astype(np.int16) for array in (prediction, truth)]
+    if ignored is not None:
+        outside = labels[1] == ignored
+        for array in labels:
+            array[outside] = 0
+    spacing = tuple(float(size) for size in properties[1]["spacing"])
+    # read as 1 x H x W: pictures get a spacing of 999, 2D files of other formats a multiple of it
+    unit = "px" if truth.shape[0] == 1 and spacing[0] == PICTURE_SPACING and spacing[1:] == (1.0, 1.0) else "mm"
+    if truth.shape[0] == 1:
+        labels, spacing = [array[0] for array in labels], spacing[1:]
+    return LabelPair(labels[0], labels[1], spacing, unit)
+
+
+def _geometry(arrays: list[np.ndarray], properties: list[dict[str, Any]]) -> list[tuple[str, tuple, tuple]]:
+    facts = [("shape", arrays[0].shape, arrays[1].shape)]
+    facts.append(("spacing", *(tuple(p["spacing"]) for p in properties)))
+    if all("sitk_stuff" in p for p in properties):
+        facts += [(name, *(tuple(p["sitk_stuff"][name]) for p in properties)) for name in ("origin", "direction")]
+    if all("nibabel_stuff" in p for p in properties):
+        facts.append(("affine", *(tuple(np.ravel(p["nibabel_stuff"]["original_affine"])) for p in properties)))
+    return facts
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

@@ -1,0 +1,174 @@
+"""The papers' result tables as data, and measured rows beside them with what keeps them from being comparable."""
+
+import json
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from nnunetv2_levit.evaluation.tables import markdown_table, number
+
+# printed headings that mean the same structure or metric, compared without case, blanks and punctuation
+SYNONYMS = {
+    "kidneyl": "leftkidney",
+    "kidneyleft": "leftkidney",
+    "kidneyr": "rightkidney",
+    "kidneyright": "rightkidney",
+    "myocardium": "myo",
+    "avedsc": "dsc",
+    "dice": "dsc",
+    "hd": "hd95",
+}
+
+
+def papers() -> list[dict[str, Any]]:
+    """Every transcribed paper: its citation and its tables with section, split, protocol and rows as printed."""
+    folder = files("nnunetv2_levit.evaluation") / "paper_tables"
+    entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
+    return [json.loads(entry.read_text(encoding="utf-8")) for entry in entries if entry.name.endswith(".json")]
+
+
+def canonical(text: str) -> str:
+    """A column or structure name in the form in which two papers' spellings agree."""
+    plain = re.sub(r"[^a-z0-9]", "", text.lower())
+    return SYNONYMS.get(plain, plain)
+
+
+def tables_of(dataset: str) -> list[dict[str, Any]]:
+    """All transcribed tables about a dataset (by its name without case and punctuation), each with its ``paper``."""
+    wanted = canonical(dataset)
+    return [
+        {**table, "paper": paper["paper"], "citation": paper["citation"]}
+        for paper in papers()
+        for table in paper["tables"]
+        if wanted and wanted in canonical(table["dataset"])
+    ]
+
+
+def printed_rows(table: dict[str, Any], structures: Sequence[str]) -> list[dict[str, Any]]:
+    """A table's rows with the columns that match a measured one: ``dsc``, ``hd95`` and one a structure (DSC)."""
+    columns = {canonical(column): column for column in table["columns"]}
+    names = ["dsc", "hd95", *(canonical(structure) for structure in structures)]
+    return [
+        {
+            "source": f"{table['paper']}, table {table['table']}",
+            "method": row["method"] + (f", {row['values']['Size']}²" if "Size" in row["values"] else ""),
+            "split": table["split"],
+            "protocol": table["protocol"] or "not stated",
+            "comparable": None,
+            "values": {name: row["values"].get(columns.get(name, "")) for name in names},
+        }
+        for row in table["rows"]
+    ]
+
+
+def why_not_comparable(evaluation: dict[str, Any], table: dict[str, Any], protocol: str | None) -> list[str]:
+    """Reasons for which a measured row does not stand beside a table's; none means that it does."""
+    reasons = []
+    listed = table.get("split_cases")
+    cases = {entry["case"] for entry in evaluation["cases"]}
+    if listed is None:
+        reasons.append("another split: the paper does not list its test cases")
+    elif set(listed) != cases:
+        reasons.append(f"another split: {len(set(listed) & cases)} of the paper's {len(listed)} test cases are in it")
+    same = {"levit-unet", "transunet"}  # the same computation under two papers' names
+    if protocol is None or (protocol != table["protocol"] and not {protocol, table["protocol"]} <= same):
+        reasons.append(f"another protocol: the paper's is {table['protocol'] or 'not stated'}")
+    return reasons
+
+
+def measured_rows(evaluation: dict[str, Any], tables: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one evaluation: our metrics, and a paper's protocol where it was computed."""
+    structures = list(evaluation["structures"])
+
+    def row(values: dict[str, float | None], protocol: str | None, text: str) -> dict[str, Any]:
+        return {
+            "source": "measured",
+            "method": evaluation["name"],
+            "split": f"{evaluation['split']}; {len(evaluation['cases'])} cases",
+            "protocol": text,
+            "comparable": {
+                f"{table['paper']}, table {table['table']}": why_not_comparable(evaluation, table, protocol)
+                for table in tables
+            },
+            "values": values,
+        }
+
+    def percent(value: float | None) -> float | None:
+        return None if value is None else 100 * value
+
+    ours = {"dsc": percent(evaluation["mean"]["dice"]["mean"]), "hd95": evaluation["mean"]["hd95"]["mean"]}
+    for structure in structures:
+        ours[canonical(structure)] = percent(evaluation["summary"][structure]["dice"]["mean"])
+    rows = [row(ours, None, f"ours, in {evaluation['unit']}")]
+    protocol = evaluation.get("protocol")
+    if protocol is not None and "dice" in protocol["columns"]:
+        values = {"dsc": percent(protocol["mean"]["dice"]), "hd95": protocol["mean"].get("hd95")}
+        for structure in structures:
+            values[canonical(structure)] = percent(protocol["structures"][structure]["dice"])
+        rows.append(row(values, protocol["name"], protocol["name"]))
+    return rows
+
+
+def beside_the_papers(evaluations: Sequence[dict[str, Any]], dataset: str) -> dict[str, Any]:
+    """Measured rows and every printed row about ``dataset``, ready for JSON and `papers_markdown`."""
+    structures = list(evaluations[0]["structures"])
+    tables = [
+        table
+        for table in tables_of(dataset)
+        if {canonical(s) for s in structures} & {canonical(c) for c in table["columns"]} or "DSC" in table["columns"]
+    ]
+    return {
+        "dataset": dataset,
+        "structures": structures,
+        "measured": [row for evaluation in evaluations for row in measured_rows(evaluation, tables)],
+        "printed": [row for table in tables for row in printed_rows(table, structures)],
+        "citations": sorted({table["citation"] for table in tables}),
+    }
+
+
+def papers_markdown(content: dict[str, Any]) -> str:
+    """One table of measured and printed rows; a row that is not comparable with a paper is marked and says why."""
+    names = ["dsc", "hd95", *(canonical(structure) for structure in content["structures"])]
+    notes: list[str] = []
+
+    def mark(reasons: dict[str, list[str]] | None) -> str:
+        if reasons is None:
+            return "as printed"
+        parts = []
+        for text in dict.fromkeys("; ".join(r) for r in reasons.values()):
+            where = [table for table, r in reasons.items() if "; ".join(r) == text]
+            if not text:
+                parts.append("comparable with " + ", ".join(where))
+                continue
+            note = f"{text} ({', '.join(where)})"
+            if note not in notes:
+                notes.append(note)
+            parts.append(f"**not comparable** [{notes.index(note) + 1}]")
+        return ", ".join(parts)
+
+    rows = [
+        [
+            row["source"],
+            row["method"],
+            row["split"],
+            row["protocol"],
+            *(number(row["values"].get(name)) for name in names),
+            mark(row["comparable"]),
+        ]
+        for row in [*content["measured"], *content["printed"]]
+    ]
+    head = ["source", "method", "split", "protocol", "mean DSC (%)", "HD95"]
+    head += [f"{structure} DSC (%)" for structure in content["structures"]]
+    lines = [
+        f"# {content['dataset']}: measured and printed",
+        "",
+        "HD95 of measured rows is in the unit of their protocol (mm for ours, voxels for the papers'); that of printed "
+        "rows is what the paper calls HD or HD95.",
+        "",
+        markdown_table([*head, "comparable"], rows),
+        *(f"[{index}] {note}  " for index, note in enumerate(notes, 1)),
+        "",
+        *(f"- {citation}" for citation in content["citations"]),
+    ]
+    return "\n".join(lines) + "\n"

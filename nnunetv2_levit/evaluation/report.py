@@ -1,0 +1,142 @@
+"""A whole report from evaluations: tables, comparison, papers' rows, pictures, and one HTML page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nnunetv2_levit
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.evaluation.compare import compare, comparison_markdown, write_comparison
+from nnunetv2_levit.evaluation.evaluate import load_evaluation
+from nnunetv2_levit.evaluation.html_page import Picture, html_page
+from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers_markdown, tables_of
+from nnunetv2_levit.evaluation.qualitative import draw_panel
+from nnunetv2_levit.evaluation.speed_accuracy import draw_speed_accuracy, printed_points
+from nnunetv2_levit.evaluation.tables import evaluation_markdown
+from nnunetv2_levit.evaluation.training_curves import report as write_curves
+from nnunetv2_levit.files import read_json, write_json, write_text, write_whole
+
+
+@dataclass(frozen=True)
+class Request:
+    """What goes into a report.
+
+    Attributes:
+        evaluations: name and result of `evaluate` for each model; the first is the one compared with.
+        images: folder of the evaluated images, for the panel of worst, median and best case.
+        curves: fold folders whose training curves are drawn.
+        benchmark: JSON of `nnunetv2_levit benchmark`, for speed against accuracy.
+        networks: name of the network in that JSON for each evaluation's name.
+        paper_dataset: the dataset's name in the papers; the evaluated dataset's by default.
+    """
+
+    evaluations: Sequence[tuple[str, Path]]
+    output: Path
+    images: Path | None = None
+    curves: Sequence[Path] = ()
+    benchmark: Path | None = None
+    networks: dict[str, str] | None = None
+    paper_dataset: str | None = None
+
+
+def measured_points(
+    evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any], networks: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Points of speed and accuracy measured here, for the evaluations whose network is in the benchmark.
+
+    Raises:
+        UserError: a network that the benchmark has no row of.
+    """
+    points = []
+    for evaluation in evaluations:
+        network = networks.get(evaluation["name"])
+        if network is None:
+            continue
+        row = next((row for row in benchmark["rows"] if row["network"] == network), None)
+        if row is None:
+            raise UserError(f"the benchmark has no row of {network}: measure it, or name another network")
+        points.append(
+            {
+                "name": evaluation["name"],
+                "images_per_second": 1 / row["seconds_per_image"],
+                "dsc": 100 * evaluation["mean"]["dice"]["mean"],
+                "parameters_m": row["parameters"] / 1e6,
+            }
+        )
+    return points
+
+
+def write_report(request: Request) -> Path:
+    """Write ``report.html``, ``report.json`` and the tables and pictures within them; returns the page.
+
+    Raises:
+        UserError: a result or picture can't be had, or the models were not evaluated alike.
+    """
+    folder = request.output
+    evaluations = [{**load_evaluation(path), "name": name} for name, path in request.evaluations]
+    if not evaluations:
+        raise UserError("give at least one result of `nnunetv2_levit evaluate`")
+    names = ", ".join(evaluation["name"] for evaluation in evaluations)
+    dataset = request.paper_dataset or evaluations[0]["dataset"]
+    if request.paper_dataset is not None and not tables_of(dataset):
+        raise UserError(f"no transcribed paper has a table about {dataset}")
+    content: dict[str, Any] = {
+        "kind": "report",
+        "made_by": f"nnunetv2_levit {nnunetv2_levit.__version__}",
+        "evaluations": [{key: value for key, value in e.items() if key != "cases"} for e in evaluations],
+    }
+    title = f"{dataset or 'evaluation'}: {names}"
+    parts: list[str | Picture] = [f"# {title}\n"]
+
+    if len(evaluations) > 1:
+        content["comparison"] = compare([(name, [path]) for name, path in request.evaluations])
+        write_comparison(content["comparison"], folder)
+        parts += [
+            _lowered(comparison_markdown(content["comparison"])),
+            Picture(folder / "comparison.png", "Each patient's values by model and structure."),
+        ]
+    for evaluation in evaluations:
+        parts.append(_lowered(evaluation_markdown(evaluation)))
+    if dataset and tables_of(dataset):
+        content["papers"] = beside_the_papers(evaluations, dataset)
+        text = papers_markdown(content["papers"])
+        write_text(folder / "papers.md", text)
+        parts.append(_lowered(text))
+    if request.images is not None:
+        panel = folder / "cases.png"
+        rows: dict[str, Any] = {}
+        write_whole(panel, lambda target: rows.update(draw_panel(evaluations, request.images, target)))
+        content["panel"] = rows
+        caption = (
+            f"Worst, median and best case by {evaluations[0]['name']}'s mean DSC (of the whole case, it stands above "
+            "each model); cut to the structures."
+        )
+        parts += ["## Cases\n", Picture(panel, caption)]
+    if request.curves:
+        write_curves(list(request.curves), folder / "curves.json")
+        parts += ["## Training\n", Picture(folder / "curves.png", "Losses and pseudo Dice, read from nnU-Net's logs.")]
+    panels = []
+    if dataset.lower() == "synapse":
+        panels.append(("LeViT-UNet, Table 2: Synapse, RTX 3090, as printed", printed_points()))
+    if request.benchmark is not None:
+        benchmark = read_json(request.benchmark, what="a result of `nnunetv2_levit benchmark`")
+        points = measured_points(evaluations, benchmark, request.networks or {})
+        if not points:
+            raise UserError("--benchmark needs --network NAME=NETWORK for at least one of the evaluations")
+        content["speed"] = points
+        panels.append((f"measured: {dataset or 'these cases'}, {benchmark['device']}", points))
+    if panels:
+        picture = folder / "speed_accuracy.png"
+        write_whole(picture, lambda target: draw_speed_accuracy(panels, target))
+        parts += ["## Speed and accuracy\n", Picture(picture, "Images per second against mean DSC.")]
+
+    write_json(folder / "report.json", content)
+    page = folder / "report.html"
+    write_text(page, html_page(title, parts))
+    return page
+
+
+def _lowered(markdown: str) -> str:
+    """The same text with its headings one level lower."""
+    return "\n".join("#" + line if line.startswith("#") else line for line in markdown.split("\n"))
