@@ -140,6 +140,7 @@ class LeViTUNet(nn.Module):
             skips=skips,
             auxiliary_heads=auxiliary_heads,
         )
+        self.to(memory_format=torch.channels_last)
         self.pretrained_report: LoadReport | None = None
         if pretrained is not None:
             self.load_pretrained(pretrained, bias_policy=bias_policy)
@@ -214,7 +215,7 @@ class LeViTUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         check_channels(x, self.in_channels)
         auxiliary = self.deep_supervision and self.auxiliary_heads
-        convolutional, transformer = self.encoder(x)
+        convolutional, transformer = self.encoder(x.contiguous(memory_format=torch.channels_last))
         sources = self._sources(convolutional[3], transformer)
         outputs = self.decoder(sources, convolutional, (x.shape[2], x.shape[3]), auxiliary=auxiliary)
         return outputs if auxiliary else outputs[0]
