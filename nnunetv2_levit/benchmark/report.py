@@ -36,22 +36,25 @@ def _figure(panels: int):
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """A PNG with a panel for each mode: images a second against patch area, or against batch where one patch was
-    measured, a line for each network."""
-    rows, modes = result["rows"], result["modes"]
+    """A PNG with a panel for the speed of each mode and for each measured memory, against the patch's side, or against
+    the batch where one patch was measured; a line for each network."""
+    rows = result["rows"]
     by_patch = len({tuple(row["patch_size"]) for row in rows}) > 1
-    figure, axes = _figure(len(modes))
+    panels = [(mode, "images / s", lambda row, m=mode: 1 / row["seconds_per_image"][m]) for mode in result["modes"]]
+    for mode in rows[0]["peak_memory_mib"]:
+        panels.append((f"memory, {mode}", "MiB", lambda row, m=mode: row["peak_memory_mib"][m]))
+    figure, axes = _figure(len(panels))
     names = list(dict.fromkeys(row["network"] for row in rows))
-    for axis, mode in zip(axes, modes, strict=True):
+    for axis, (title, unit, value) in zip(axes, panels, strict=True):
         for index, name in enumerate(names):
             own = [row for row in rows if row["network"] == name]
             batch = max(row["batch_size"] for row in own)
             if by_patch:
                 own = [row for row in own if row["batch_size"] == batch]
             x = [(row["patch_size"][0] * row["patch_size"][1]) ** 0.5 if by_patch else row["batch_size"] for row in own]
-            y = [1 / row["seconds_per_image"][mode] for row in own]
-            axis.plot(x, y, "o-", label=name, color=f"C{index % 10}", linestyle=("-", "--", ":")[index // 10 % 3])
-        axis.set(title=mode, xlabel="patch side (pixels)" if by_patch else "batch size", ylabel="images / s")
+            y = [value(row) for row in own]
+            axis.plot(x, y, ("o-", "s--", "^:")[index // 10 % 3], label=name, color=f"C{index % 10}")
+        axis.set(title=title, xlabel="patch side (pixels)" if by_patch else "batch size", ylabel=unit)
         axis.set_xscale("log", base=2)
         axis.set_yscale("log")
         axis.grid(alpha=0.3)

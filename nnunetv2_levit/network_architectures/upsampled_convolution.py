@@ -24,6 +24,10 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.grids import Grid
 
+# An index has to be a plain number: a graph compiled for sizes left open is compiled anew for these (int() would leave
+# them open, and the matrices could not be constants).
+PLAIN = tuple(range(4097))
+
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
 
 
@@ -34,8 +38,8 @@ class Source(NamedTuple):
     sizes: tuple[Grid, ...] = ()
 
     def grids(self) -> tuple[Grid, ...]:
-        """All sizes, the map's own first, as plain numbers (torch.jit.trace puts tensors in shapes)."""
-        return tuple((int(height), int(width)) for height, width in (self.map.shape[2:], *self.sizes))
+        """All sizes, the map's own first, as plain numbers."""
+        return tuple((PLAIN[height], PLAIN[width]) for height, width in (self.map.shape[2:], *self.sizes))
 
 
 def upsample(x: Tensor, size: Grid) -> Tensor:
