@@ -20,6 +20,7 @@ from nnunetv2_levit.benchmark.networks import REFERENCES, build
 from nnunetv2_levit.benchmark.steps import make_step
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.network_architectures import upsampled_convolution
+from nnunetv2_levit.network_architectures.levit_unet import LeViTUNet
 
 PAYS = upsampled_convolution.pays
 
@@ -39,6 +40,8 @@ def upsampled_first(step):
 
 def plain(network, *, images, num_classes, training):
     network = network.to(images.device, memory_format=torch.contiguous_format).train(training)
+    if isinstance(network, LeViTUNet):  # its forward would bring the image, and so all maps, to channels-last memory
+        network.encoder.register_forward_pre_hook(lambda _, args: args[0].clone(memory_format=torch.contiguous_format))
     cuda = images.is_cuda
     if not training:
 

@@ -92,7 +92,7 @@ def test_compiles_to_one_graph_without_leaving_fake_tensors(always):
     with torch.no_grad():
         compiled = torch.compile(module, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(sources), reference(module, sources))
-        smaller = [Source(source.map[:1], source.sizes[:-1] + ((20, 24),)) for source in sources]
+        smaller = [Source(source.map[:1], (*source.sizes[:-1], (20, 24))) for source in sources]
         torch.testing.assert_close(compiled(smaller), reference(module, smaller))
         torch.export.export(module, (sources,))
         torch.testing.assert_close(module(sources), reference(module, sources))
