@@ -13,7 +13,6 @@ GROUPS = (nnunet, datasets, networks, models, prediction, evaluation, demo)
 # subcommands that hand everything to nnU-Net, with the trainers made known to it
 PASSED_THROUGH = {
     "train": "nnUNetv2_train",
-    "predict": "nnUNetv2_predict",
     "plan": "nnUNetv2_plan_and_preprocess",
 }
 

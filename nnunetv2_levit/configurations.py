@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_levit.dataset_conversion.raw_dataset import nnunet_folder
+from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE
 

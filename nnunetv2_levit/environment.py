@@ -1,4 +1,4 @@
-"""Making nnU-Net find the trainers: the environment variable ``nnUNet_extTrainer``, for a shell or for good."""
+"""nnU-Net's environment variables: its three folders, and ``nnUNet_extTrainer``, by which it finds the trainers."""
 
 import os
 import shlex
@@ -10,6 +10,21 @@ from nnunetv2_levit.errors import UserError
 VARIABLE = "nnUNet_extTrainer"
 NNUNET_FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 START_UP_FILE = "nnunetv2_levit_enable.pth"
+
+
+def nnunet_folder(variable: str) -> Path:
+    """One of nnU-Net's three folders.
+
+    Raises:
+        UserError: the environment variable is unset or names a file.
+    """
+    value = os.environ.get(variable)
+    if not value:
+        raise UserError(f"the environment variable {variable} is not set: export {variable}=/path/to/a/folder")
+    path = Path(value)
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{variable} names {path}, which is not a folder")
+    return path
 
 
 def plugin_folder() -> Path:

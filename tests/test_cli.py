@@ -70,7 +70,7 @@ def test_trainers_lists_every_option(capsys):
 
 @pytest.mark.parametrize(
     ("command", "target"),
-    [("train", "nnUNetv2_train"), ("predict", "nnUNetv2_predict"), ("plan", "nnUNetv2_plan_and_preprocess")],
+    [("train", "nnUNetv2_train"), ("plan", "nnUNetv2_plan_and_preprocess")],
 )
 def test_everything_is_passed_through_to_nnunet(command, target, monkeypatch):
     seen = {}

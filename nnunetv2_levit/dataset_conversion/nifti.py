@@ -102,6 +102,31 @@ def read_nifti(path: Path, *, dimensions: tuple[int, ...] = (3,)) -> NiftiVolume
     return NiftiVolume(path, content, header, shape, consistent_affine(header))
 
 
+def check_complete(path: Path) -> None:
+    """Make sure that a file is there to its last byte: ITK reads a truncated NIfTI file as zeros without a word.
+
+    Checks the compressed stream, and the length that a NIfTI-1 header promises; other files pass.
+
+    Raises:
+        UserError: the file is truncated or damaged.
+    """
+    if not path.name.endswith(NIFTI_ENDINGS):
+        return
+    try:
+        content = path.read_bytes()
+        if path.name.endswith(".gz"):
+            content = _decompress(content)
+    except (OSError, EOFError, isal_zlib.error) as error:
+        raise UserError(f"{path} is truncated or damaged ({error}): copy it anew from its source") from None
+    try:
+        header = nibabel.Nifti1Header(content[:HEADER_BYTES])
+        expected = int(header["vox_offset"]) + math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    except (HeaderDataError, WrapStructError, ValueError):
+        return  # not NIfTI-1: nnU-Net's reader says what it thinks of it
+    if len(content) < expected:
+        raise UserError(f"{path} is truncated ({len(content)} of {expected} bytes): copy it anew from its source")
+
+
 def _decompress(content: bytes) -> bytes:
     """A gzip file's content, checked against its checksum."""
     stream = isal_zlib.decompressobj(wbits=GZIP_WINDOW)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_levit.dataset_conversion.raw_dataset import nnunet_folder
+from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation

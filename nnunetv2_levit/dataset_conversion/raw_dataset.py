@@ -23,22 +23,8 @@ from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase,
 from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume, write_array, write_image
 from nnunetv2_levit.dataset_conversion.readers import read_volumes
 from nnunetv2_levit.dataset_conversion.splits import Fold
+from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
-
-
-def nnunet_folder(variable: str) -> Path:
-    """One of nnU-Net's three folders.
-
-    Raises:
-        UserError: the environment variable is unset or names a file.
-    """
-    value = os.environ.get(variable)
-    if not value:
-        raise UserError(f"the environment variable {variable} is not set: export {variable}=/path/to/a/folder")
-    path = Path(value)
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{variable} names {path}, which is not a folder")
-    return path
 
 
 def dataset_folder_name(dataset_id: int, name: str) -> str:

@@ -1,0 +1,86 @@
+"""Finding a trained model folder and saying in one sentence what is missing in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_levit.environment import nnunet_folder
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import read_json
+from nnunetv2_levit.inference.case_files import Case, find_cases
+
+
+def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
+    """``nnUNet_results/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION`` for a dataset's id or full name.
+
+    Raises:
+        UserError: no such dataset, or several with that id, or no such model.
+    """
+    results = nnunet_folder("nnUNet_results")
+    if dataset.isdecimal():
+        found = sorted(path for path in results.glob(f"Dataset{int(dataset):03d}_*") if path.is_dir())
+    else:
+        found = [path for path in (results / dataset,) if path.is_dir()]
+    if len(found) != 1:
+        count = "no dataset" if not found else f"{len(found)} datasets"
+        raise UserError(f"{results} holds {count} {dataset}: check -d, or give a model folder with -m")
+    folder = found[0] / f"{trainer}__{plans}__{configuration}"
+    if not folder.is_dir():
+        present = sorted(path.name for path in found[0].iterdir() if path.is_dir() and path.name.count("__") == 2)
+        raise UserError(
+            f"there is no trained model {folder}: check -tr, -p and -c; trained are {', '.join(present) or 'none'}"
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder that holds everything that its ``folds`` need."""
+
+    path: Path
+    folds: tuple[int | str, ...]
+    checkpoint: str
+    plans: dict[str, Any]
+    dataset: dict[str, Any]
+
+    def cases(self, source: Path, output: Path) -> list[Case]:
+        """Cases of a folder of images for this model (see `find_cases`)."""
+        return cases_for(PlansManager(self.plans), self.dataset, source, output)
+
+
+def cases_for(plans: PlansManager, dataset: dict[str, Any], source: Path, output: Path) -> list[Case]:
+    """Cases of a folder of images for a model of these plans and this dataset description."""
+    return find_cases(
+        source,
+        output,
+        file_ending=dataset["file_ending"],
+        channels=len(dataset.get("channel_names", dataset.get("modality", ()))),
+        channels_in=lambda files: len(plans.image_reader_writer_class().read_images([str(path) for path in files])[0]),
+    )
+
+
+def check_model_folder(path: Path, folds: Sequence[int | str], checkpoint: str) -> ModelFolder:
+    """The model folder, with the checkpoint of every fold in place.
+
+    Raises:
+        UserError: something is missing; the sentence says what, and which folds are there.
+    """
+    if not path.is_dir():
+        raise UserError(f"there is no model folder {path}")
+    plans, dataset = (
+        read_json(path / name, what="part of a trained nnU-Net model") for name in ("plans.json", "dataset.json")
+    )
+    missing = [fold for fold in folds if not (path / f"fold_{fold}" / checkpoint).is_file()]
+    if missing:
+        trained = sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{checkpoint}"))
+        others = sorted({file.name for fold in missing for file in path.glob(f"fold_{fold}/*.pth")})
+        advice = f"choose with -f among {', '.join(trained)}" if trained else "no fold has it"
+        if others:
+            advice += f"; fold {missing[0]} has {', '.join(others)} (-chk)"
+        raise UserError(
+            f"{path} has no {checkpoint} for fold{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}: {advice}"
+        )
+    return ModelFolder(path, tuple(folds), checkpoint, plans, dataset)

@@ -1,0 +1,115 @@
+"""Predicting a folder of images, as ``nnunetv2_levit predict`` does."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nnunetv2_levit.environment import set_up_process
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
+from nnunetv2_levit.inference.model_folder import check_model_folder
+from nnunetv2_levit.inference.predictor import BatchedPredictor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The flags of ``nnUNetv2_predict`` beside the folders; same names where nnU-Net's say what they mean."""
+
+    folds: Sequence[int | str] = (0, 1, 2, 3, 4)
+    checkpoint: str = "checkpoint_final.pth"
+    step_size: float = 0.5
+    mirroring: bool = True
+    save_probabilities: bool = False
+    continue_prediction: bool = False
+    preprocessing_workers: int = 3
+    exporting_workers: int = 3
+    previous_stage: Path | None = None
+    parts: int = 1
+    part: int = 0
+    device: str = "cuda"
+    results_on_device: bool = True
+    progress_bar: bool = True
+    verbose: bool = False
+    accumulator: torch.dtype = torch.half
+
+
+def _check(settings: Settings) -> None:
+    if not 0 < settings.step_size <= 1:
+        raise UserError(f"the step size {settings.step_size} is outside 0 to 1: nnU-Net's default is 0.5")
+    if settings.parts < 1 or not 0 <= settings.part < settings.parts:
+        raise UserError(f"part {settings.part} of {settings.parts} does not exist: parts are counted from 0")
+    if settings.preprocessing_workers < 0 or settings.exporting_workers < 0:
+        raise UserError("the numbers of processes, -npp and -nps, can't be negative")
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("torch finds no CUDA device here: use -device cpu")
+    if settings.device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("torch finds no MPS device here: use -device cpu")
+
+
+def _set_threads(device: str) -> None:
+    if device == "cuda":
+        torch.set_num_threads(1)  # as nnU-Net does: the other cores are for the workers
+    elif device == "cpu":
+        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        torch.set_num_threads(usable or 1)
+
+
+def predict_folder(*, model: Path, source: Path, output: Path, settings: Settings) -> None:
+    """Segment every case of ``source`` into ``output``.
+
+    Raises:
+        UserError: something is missing or unusable; nothing was computed.
+        FailedCasesError: some cases could not be read, predicted or written; all others are done.
+    """
+    _check(settings)
+    set_up_process()  # nnU-Net finds our trainers by it
+    folder = check_model_folder(model, settings.folds, settings.checkpoint)
+    folder.cases(source, output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"the output {output} is a file: give a folder with -o")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the output folder {output} can't be made ({error.strerror}): give another with -o") from None
+    if not os.access(output, os.W_OK | os.X_OK):
+        raise UserError(f"the output folder {output} can't be written: mend its permissions or give another with -o")
+    _set_threads(settings.device)
+    predictor = BatchedPredictor(
+        tile_step_size=settings.step_size,
+        use_gaussian=True,
+        use_mirroring=settings.mirroring,
+        perform_everything_on_device=settings.results_on_device,
+        device=torch.device(settings.device),
+        verbose=settings.verbose,
+        verbose_preprocessing=settings.verbose,
+        allow_tqdm=settings.progress_bar,
+        accumulator=settings.accumulator,
+    )
+    if settings.device == "cpu" and keep_freed_memory():  # this process is ours, as a caller's of the class is not
+        predictor.runner = BatchRunner(predictor.device, BATCH_WITH_KEPT_MEMORY)
+    predictor.initialize_from_trained_model_folder(str(model), list(settings.folds), settings.checkpoint)
+    if predictor.configuration_manager.previous_stage_name is not None and settings.previous_stage is None:
+        raise UserError(
+            f"this configuration needs the predictions of {predictor.configuration_manager.previous_stage_name}: "
+            "give their folder with -prev_stage_predictions"
+        )
+    common = dict(
+        save_probabilities=settings.save_probabilities,
+        overwrite=not settings.continue_prediction,
+        folder_with_segs_from_prev_stage=None if settings.previous_stage is None else str(settings.previous_stage),
+    )
+    if settings.preprocessing_workers == settings.exporting_workers == 0 and not predictor.is_batched:
+        predictor.predict_from_files_sequential(str(source), str(output), **common)
+        return
+    predictor.predict_from_files(
+        str(source),
+        str(output),
+        num_processes_preprocessing=settings.preprocessing_workers,
+        num_processes_segmentation_export=settings.exporting_workers,
+        num_parts=settings.parts,
+        part_id=settings.part,
+        **common,
+    )
