@@ -12,7 +12,8 @@ import onnx
 import onnxruntime
 import torch
 
-from nnunetv2_levit.inference.export import compare, to_onnx
+from nnunetv2_levit.inference.export import compare
+from nnunetv2_levit.inference.onnx_backend import to_onnx
 from nnunetv2_levit.network_architectures import REGISTRY, create
 
 

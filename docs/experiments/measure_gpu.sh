@@ -1,5 +1,5 @@
 #!/bin/bash
-# Everything that docs/performance.md wants measured on a CUDA device; about 10 minutes on one H200.
+# Everything that docs/performance.md wants measured on a CUDA device; ends within 10 minutes (time limits of its parts).
 # Run in the repository root: bash docs/experiments/measure_gpu.sh OUTPUT_FOLDER
 # Each part writes its own files, so that a part that fails or runs out of time loses nothing of the others.
 OUT=${1:?usage: measure_gpu.sh OUTPUT_FOLDER}
@@ -16,8 +16,8 @@ timeout 60 $PYTHON docs/experiments/upsampled_convolution.py --device cuda --bat
 
 # 2. the goals: inference at batch 64 and 1, training at batch 32, eager and compiled, beside nnU-Net's network
 MAIN="nnunet_plain levit_unet_384 levit_unet_128s unet2022_tiny"
-speed 150 inference --networks $MAIN --batch 64 1 --modes inference folded compiled
-speed 150 training --networks $MAIN --batch 32 --modes training training_compiled
+speed 130 inference --networks $MAIN --batch 64 1 --modes inference folded compiled
+speed 130 training --networks $MAIN --batch 32 --modes training training_compiled
 speed 60 resenc --networks nnunet_resenc_m levit_unet_192 --batch 64 1 --modes inference folded compiled
 
 # 3. time and memory against patch size and batch

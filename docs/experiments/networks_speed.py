@@ -73,6 +73,8 @@ def main() -> None:
     arguments = parser.parse_args()
     patch, classes = tuple(arguments.patch), 9
     rows = []
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    result = {"device": device, "torch": torch.__version__, "patch_size": patch, "rows": rows}
     for batch in arguments.batch:
         images = torch.randn(batch, 1, *patch, device=arguments.device)
         for training in (False, True):
@@ -102,9 +104,7 @@ def main() -> None:
                     f"{macs[name]['now']}; images/s "
                     + ", ".join(f"{mode} {batch / value:.4g} (x{base / value:.2f})" for mode, value in own.items())
                 )
-    device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    result = {"device": device, "torch": torch.__version__, "patch_size": patch, "rows": rows}
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+            arguments.output.write_text(json.dumps(result, indent=1) + "\n")  # each part, should the next be stopped
 
 
 if __name__ == "__main__":

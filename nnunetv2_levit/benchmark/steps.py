@@ -32,8 +32,7 @@ def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classe
     device = images.device
     cuda = device.type == "cuda"
     if mode == "onnx":
-        from nnunetv2_levit.inference.export import to_onnx
-        from nnunetv2_levit.inference.onnx_backend import OnnxBackend
+        from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
 
         backend = OnnxBackend(to_onnx(network, in_channels=images.shape[1], image_size=tuple(images.shape[2:])))
         return lambda: backend(images)

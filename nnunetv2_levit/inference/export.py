@@ -1,8 +1,6 @@
 """Trained 2D models as ONNX files: batch norm folded, any batch size, checked against torch before they are kept."""
 
-import logging
 import platform
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ from torch import Tensor, nn
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import write_json, write_whole
-from nnunetv2_levit.inference.onnx_backend import OnnxBackend, require_onnx
-from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+from nnunetv2_levit.inference.onnx_backend import OnnxBackend, require_onnx, to_onnx
+from nnunetv2_levit.inference.predictor import BatchedPredictor
 
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit where that exceeds 1
 CHECKED_CASES = 3
@@ -37,17 +35,13 @@ def load_fold(model: Path, fold: int | str, checkpoint: str) -> TrainedFold:
     """The network of a trained model folder with the weights of one fold, through nnU-Net's own loading.
 
     Raises:
-        UserError: no such checkpoint, or a 3D configuration.
+        UserError: something of the model is missing or does not fit, or it is a 3D configuration.
     """
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from nnunetv2.paths import nnUNet_preprocessed
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-    path = model / f"fold_{fold}" / checkpoint
-    if not path.is_file():
-        raise UserError(f"there is no {path}: check -m, -f and -chk")
     set_up_process()
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor = BatchedPredictor(device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), (fold,), checkpoint)
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
     if len(configuration.patch_size) != 2:
@@ -60,40 +54,9 @@ def load_fold(model: Path, fold: int | str, checkpoint: str) -> TrainedFold:
         patch_size=tuple(configuration.patch_size),
         in_channels=determine_num_input_channels(plans, configuration, predictor.dataset_json),
         trainer=predictor.trainer_name,
-        configuration=path.parent.parent.name.split("__")[-1],
+        configuration=model.resolve().name.split("__")[-1],
         preprocessed=folder if folder is not None and folder.is_dir() else None,
     )
-
-
-def to_onnx(network: nn.Module, *, in_channels: int, image_size: tuple[int, int]) -> bytes:
-    """A network as a serialised ONNX model: images (N, C, h, w) -> logits (N, K, h, w) for any N of at least 1.
-
-    Batch norm is folded. Height and width are fixed, because the networks' token grids are.
-
-    Raises:
-        UserError: onnx or onnxscript is not installed.
-    """
-    require_onnx()
-    folded = fold_batch_norm(network).cpu().float()
-    images = torch.zeros(2, in_channels, *image_size)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                folded,
-                (images,),
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=65535)},),
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        logger.setLevel(level)
-    return program.model_proto.SerializeToString()
 
 
 def real_slices(trained: TrainedFold) -> Tensor | None:

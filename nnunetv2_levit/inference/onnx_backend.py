@@ -1,12 +1,15 @@
-"""Logits by ONNX Runtime on the CPU."""
+"""Networks as ONNX models, and logits by ONNX Runtime on the CPU."""
 
 import importlib.util
+import logging
+import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 
 
 def require_onnx() -> None:
@@ -14,6 +17,37 @@ def require_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"ONNX needs {' and '.join(missing)}, not installed here: pip install 'nnunetv2_levit[export]'")
+
+
+def to_onnx(network: nn.Module, *, in_channels: int, image_size: tuple[int, int]) -> bytes:
+    """A network as a serialised ONNX model: images (N, C, h, w) -> logits (N, K, h, w) for any N of at least 1.
+
+    Batch norm is folded. Height and width are fixed, because the networks' token grids are.
+
+    Raises:
+        UserError: onnx or onnxscript is not installed.
+    """
+    require_onnx()
+    folded = fold_batch_norm(network).cpu().float()
+    images = torch.zeros(2, in_channels, *image_size)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                folded,
+                (images,),
+                input_names=["images"],
+                output_names=["logits"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=65535)},),
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        logger.setLevel(level)
+    return program.model_proto.SerializeToString()
 
 
 class OnnxBackend:

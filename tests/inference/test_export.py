@@ -2,17 +2,19 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+import SimpleITK as sitk
 import torch
 
 from nnunetv2_levit import cli
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.inference import export
-from nnunetv2_levit.inference.export import to_onnx
-from nnunetv2_levit.inference.onnx_backend import OnnxBackend
+from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
 from nnunetv2_levit.network_architectures import REGISTRY
 from nnunetv2_levit.trainers import LeViTUNetTrainer_128s
+from tests.inference.model_folders import write_case, write_model_folder
 from tests.network_architectures.test_contract import build, randomise
 
 FAMILIES = {name.split("_")[0]: name for name in reversed(REGISTRY) if name != "levit_unet_128s_conv"}
@@ -43,6 +45,7 @@ def model_folder(tmp_path_factory):
         "patch_size": [32, 48],
         "spacing": [1.0, 1.0],
         "normalization_schemes": ["ZScoreNormalization"] * 2,
+        "previous_stage": None,
         "architecture": {"network_class_name": "unused", "arch_kwargs": {}, "_kw_requires_import": []},
     }
     plans = {"dataset_name": "Dataset027_ACDC", "plans_name": "nnUNetPlans", "configurations": {"2d": configuration}}
@@ -110,7 +113,11 @@ def test_slices_of_the_preprocessed_dataset_are_cut_and_padded_to_the_patch(prep
 
 @pytest.mark.parametrize(
     ("flags", "words"),
-    [(["-f", "3"], "fold_3"), (["-chk", "best.pth"], "best.pth"), (["-o", "model.pt"], "does not end in .onnx")],
+    [
+        (["-f", "3"], "for fold 3: choose with -f among 0"),
+        (["-chk", "best.pth"], "best.pth"),
+        (["-o", "model.pt"], "does not end in .onnx"),
+    ],
 )
 def test_bad_requests_are_one_sentence(model_folder, tmp_path, flags, words, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -132,3 +139,23 @@ def test_an_unreadable_file_is_one_sentence(tmp_path):
     (tmp_path / "model.onnx").write_text("no model")
     with pytest.raises(UserError, match="can't be read by ONNX Runtime"):
         OnnxBackend(tmp_path / "model.onnx")
+
+
+def test_prediction_by_onnx_runtime_gives_the_labels_of_torch(tmp_path):
+    model = write_model_folder(tmp_path / "model", folds=(0, 1), patch_size=(32, 32))
+    write_case(tmp_path / "images", "heart", np.random.default_rng(0).random((2, 40, 30)) * 200)
+    labels = []
+    for backend in ("torch", "onnx"):
+        flags = f"-f 0 1 -device cpu -npp 0 -nps 0 --disable_progress_bar --backend {backend}".split()
+        out = tmp_path / backend
+        cli.main(["predict", "-m", str(model), "-i", str(tmp_path / "images"), "-o", str(out), *flags])
+        labels.append(sitk.GetArrayFromImage(sitk.ReadImage(str(out / "heart.nii.gz"))))
+    assert len(np.unique(labels[0])) > 1
+    assert (labels[0] == labels[1]).mean() >= 0.999
+
+
+def test_prediction_by_onnx_runtime_is_on_the_cpu(tmp_path, capsys):
+    folders = ["-m", str(tmp_path), "-i", str(tmp_path), "-o", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        cli.main(["predict", *folders, "-device", "cuda", "--backend", "onnx"])
+    assert "not on cuda: add -device cpu" in capsys.readouterr().err
