@@ -67,7 +67,13 @@ def run_program(name: str, *arguments: object, environment: dict[str, str]) -> s
 
 def nnunet_environment(root: Path) -> dict[str, str]:
     folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
-    return {**folders, VARIABLE: str(plugin_folder()), "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "2"}
+    return {
+        **folders,
+        VARIABLE: str(plugin_folder()),
+        "nnUNet_n_proc_DA": "1",
+        "nnUNet_def_n_proc": "1",
+        "OMP_NUM_THREADS": "2",
+    }
 
 
 @pytest.fixture(scope="session")

@@ -18,9 +18,13 @@ from typing import Any
 from torch import nn
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.cats2d import CATS2D
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS
 from nnunetv2_levit.network_architectures.levit_unet import LeViTUNet
+from nnunetv2_levit.network_architectures.transfuse import TRANSFUSE_SIZES, TransFuse
+from nnunetv2_levit.network_architectures.transunet import TransUNet
 from nnunetv2_levit.network_architectures.unet2022 import UNET2022_SIZES, UNet2022
+from nnunetv2_levit.network_architectures.unetr2d import UNETR2D
 
 MIN_SIZE, MAX_SIZE = 32, 1024
 
@@ -31,6 +35,12 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
         for variant in LEVIT_VARIANTS
     },
     **{f"unet2022_{size}": partial(UNet2022, size=size) for size in UNET2022_SIZES},
+    **{f"transfuse_{size}": partial(TransFuse, size=size) for size in TRANSFUSE_SIZES},
+    **{
+        f"{name}{suffix}": partial(network, blocks=blocks)
+        for name, network in {"transunet": TransUNet, "unetr2d": UNETR2D, "cats2d": CATS2D}.items()
+        for suffix, blocks in {"": 12, "_3blocks": 3, "_1block": 1}.items()
+    },
 }
 
 

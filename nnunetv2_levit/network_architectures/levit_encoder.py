@@ -195,7 +195,8 @@ class LeViTEncoder(nn.Module):
 
     ``forward`` takes (B, C, H, W) and returns two lists: the convolutional maps c1 to c4 (strides 2, 4, 8, 16; the
     first three after Hardswish) and the transformer maps s1 to s3 (strides 16, 32, 64; empty without a transformer).
-    Sizes are rounded up at each stride. H and W may be at most ``image_size``.
+    Sizes are rounded up at each stride. H and W may be at most ``image_size``. Each stage keeps its first ``blocks``
+    blocks, None for all.
     """
 
     def __init__(
@@ -206,6 +207,7 @@ class LeViTEncoder(nn.Module):
         image_size: Grid,
         transformer: bool = True,
         identity_attention: bool = False,
+        blocks: int | None = None,
         drop_path: float | None = None,
     ) -> None:
         super().__init__()
@@ -225,8 +227,9 @@ class LeViTEncoder(nn.Module):
                 downsample = Subsampling(
                     width=variant.widths[index - 1], out_width=width, grid=grids[index - 1], **shared
                 )
-            blocks = [Block(width=width, heads=heads, grid=grid, **shared) for _ in range(depth)]
-            stages.append(Stage(downsample=downsample, blocks=blocks))
+            kept = depth if blocks is None else min(depth, blocks)
+            stage = [Block(width=width, heads=heads, grid=grid, **shared) for _ in range(kept)]
+            stages.append(Stage(downsample=downsample, blocks=stage))
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_attention_bias_table
 from nnunetv2_levit.network_architectures.decoder_blocks import UpsampleConvBlock, upsample
-from nnunetv2_levit.network_architectures.grids import check_channels
+from nnunetv2_levit.network_architectures.grids import check_blocks, check_channels
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS, LeViTEncoder
 from nnunetv2_levit.network_architectures.pretrained import (
     LoadReport,
@@ -88,6 +88,7 @@ class LeViTUNet(nn.Module):
         skips: how many skip connections, from c1 inwards (Table 4): 0 to 4. Without a transformer c4 is the decoder's
             only input and stays.
         identity_attention: every token attends to itself alone (an ablation; queries, keys and biases are left out).
+        blocks: at most that many blocks in each transformer stage (the first ones); None keeps all.
         drop_path: probability of dropping a residual branch; None takes LeViT's own (0, 0, 0.1).
         auxiliary_heads: adds 1x1 heads for deep supervision (not in the paper).
         pretrained: a timm tag, a local file, or None; see ``load_pretrained``.
@@ -106,6 +107,7 @@ class LeViTUNet(nn.Module):
         transformer: bool = True,
         skips: int = 4,
         identity_attention: bool = False,
+        blocks: int | None = None,
         drop_path: float | None = None,
         auxiliary_heads: bool = False,
         pretrained: str | Path | None = None,
@@ -117,6 +119,7 @@ class LeViTUNet(nn.Module):
         if skips not in range(5):
             raise UserError(f"LeViT-UNet has 0 to 4 skip connections, not {skips!r}")
         widths = LEVIT_VARIANTS[variant]
+        check_blocks(f"each stage of LeViT-UNet {variant}", blocks, max(widths.depths))
         self.variant = variant
         self.in_channels = in_channels
         self.image_size = image_size
@@ -129,6 +132,7 @@ class LeViTUNet(nn.Module):
             image_size=image_size,
             transformer=transformer,
             identity_attention=identity_attention,
+            blocks=blocks,
             drop_path=drop_path,
         )
         stem_width = widths.widths[0]

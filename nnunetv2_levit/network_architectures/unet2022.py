@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.attention_bias import BiasPolicy, resize_relative_position_table
-from nnunetv2_levit.network_architectures.grids import Grid, check_channels
+from nnunetv2_levit.network_architectures.grids import Grid, check_blocks, check_channels
 from nnunetv2_levit.network_architectures.pi_block import PIBlock, SwinBlock, WindowAttention, convnext_block
 from nnunetv2_levit.network_architectures.pretrained import LoadReport, copy_weights, find_weights, read_state_dict
 from nnunetv2_levit.network_architectures.unet2022_parts import Decoder, Encoder, choose_windows, stage_grids
@@ -58,6 +58,7 @@ class UNet2022(nn.Module):
             each PI block (Table 6).
         layer_scale: initial gamma of each block's first part; 1e-6 starts every first part at nearly nothing
             (docs/unet2022.md compares).
+        blocks: blocks of each stage; None takes the paper's three.
         drop_path: highest probability of dropping the last residual branch; it rises linearly from 0 over the encoder's
             blocks, and again over the decoder's in the order in which they run.
         auxiliary_heads: heads for deep supervision.
@@ -80,12 +81,15 @@ class UNet2022(nn.Module):
         attention: bool = True,
         convolution: bool = True,
         layer_scale: float = 1e-6,
+        blocks: int | None = None,
         drop_path: float = DROP_PATH,
         auxiliary_heads: bool = False,
         pretrained: str | Path | None = None,
     ) -> None:
         super().__init__()
         self._check(size, image_size, stem_stride, variant, block, attention, convolution)
+        check_blocks("each stage of UNet-2022", blocks, BLOCKS_PER_STAGE)
+        depth = blocks or BLOCKS_PER_STAGE
         self.size, self.image_size, self.stem_stride = size, image_size, stem_stride
         self.in_channels = in_channels
         self.explicit_windows = None if windows is None else self._explicit(windows)
@@ -115,8 +119,8 @@ class UNet2022(nn.Module):
             ]
 
         def rates(stages: int) -> list[list[float]]:
-            values = torch.linspace(0, drop_path, stages * BLOCKS_PER_STAGE).tolist()
-            return [values[i * BLOCKS_PER_STAGE : (i + 1) * BLOCKS_PER_STAGE] for i in range(stages)]
+            values = torch.linspace(0, drop_path, stages * depth, device="cpu").tolist()
+            return [values[i * depth : (i + 1) * depth] for i in range(stages)]
 
         self.encoder = Encoder(
             in_channels=in_channels,

@@ -12,6 +12,8 @@ from nnunetv2_levit.trainers.recipe import Recipe
 class Option:
     """One option of a family: what it adds to the network's keywords and which class attributes it sets.
 
+    A name that ends in ``<N>`` stands for any positive number there, which becomes the network's keyword ``parameter``.
+
     ``resolve``, where given, computes further class attributes from the size and the names of all options chosen; its
     ``network_options`` are added to the others.
     """
@@ -21,6 +23,7 @@ class Option:
     network_options: dict[str, Any] = field(default_factory=dict)
     attributes: dict[str, Any] = field(default_factory=dict)
     excludes: tuple[str, ...] = ()
+    parameter: str | None = None
     resolve: Callable[[str, frozenset[str]], dict[str, Any]] | None = None
 
 
@@ -32,6 +35,7 @@ class Family:
         sizes: from the size in a trainer's name to the network's name in the registry.
         network_options: keywords of the network that hold unless an option says otherwise.
         pretrained_tags: from the size to the weights that the option ``pretrained`` asks for.
+        sizes_by_blocks: from a number of transformer blocks to the size that has it, where sizes differ by that alone.
     """
 
     name: str
@@ -41,5 +45,11 @@ class Family:
     recipe: Recipe
     options: tuple[Option, ...]
     network_options: dict[str, Any] = field(default_factory=dict)
-    pretrained_tags: dict[str, str] = field(default_factory=dict)
+    pretrained_tags: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
+    sizes_by_blocks: dict[int, str] = field(default_factory=dict)
     base: type[HybridTrainer] = HybridTrainer
+
+
+BLOCKS_PER_STAGE = Option(
+    "blocks<N>", "at most N transformer blocks in each stage (`nnunetv2_levit truncate` makes them)", parameter="blocks"
+)

@@ -1,6 +1,7 @@
 """The base trainer: everything that nnU-Net needs of a foreign network, and nothing about a particular one."""
 
 import os
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +17,9 @@ from torch import nn
 
 from nnunetv2_levit.errors import EXIT_CODE, UserError, exit_on_user_error
 from nnunetv2_levit.network_architectures import create
+from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
 from nnunetv2_levit.trainers.checkpoint_transfer import accept_checkpoints_of_other_patch_sizes, unwrapped
+from nnunetv2_levit.trainers.multi_scale import rescaled
 from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule
 
@@ -27,15 +30,19 @@ class HybridTrainer(nnUNetTrainer):
     Attributes:
         network_name: a name of `network_architectures.REGISTRY`.
         network_options: further keywords of its constructor.
-        pretrained: source of pretrained weights (a timm tag or a file), loaded when a training starts; None for none.
+        pretrained: sources of pretrained weights (timm tags or files), loaded when a training starts; None for none.
+        truncated_name: from a number of transformer blocks to the name of the trainer with that many.
         recipe: optimizer, rates, clipping, augmentation and length.
+        train_scales: factors of the patch size through which the training iterations pass in turn.
         num_epochs_override, num_iterations_override: what a trainer's name asks for.
     """
 
     network_name: ClassVar[str]
     network_options: ClassVar[dict[str, Any]] = {}
-    pretrained: ClassVar[str | None] = None
+    pretrained: ClassVar[str | tuple[str, ...] | None] = None
     recipe: ClassVar[Recipe] = Recipe()
+    truncated_name: ClassVar[Callable[[int], str]]
+    train_scales: ClassVar[tuple[float, ...]] = (1.0,)
     num_epochs_override: ClassVar[int | None] = None
     num_iterations_override: ClassVar[int | None] = None
 
@@ -112,16 +119,22 @@ class HybridTrainer(nnUNetTrainer):
         return [[scale, scale] for scale in unwrapped(self.network).deep_supervision_scales]
 
     def _build_loss(self) -> nn.Module:
-        """nnU-Net's loss, weighted as the recipe says, over as many outputs as the network has (each with a weight)."""
+        """The recipe's loss over as many outputs as the network has (each with a weight)."""
         supervised, self.enable_deep_supervision = self.enable_deep_supervision, False
         try:
             loss = super()._build_loss()
         finally:
             self.enable_deep_supervision = supervised
         loss.weight_ce, loss.weight_dice = self.recipe.weight_ce, self.recipe.weight_dice
+        if self.recipe.loss == "boundary_weighted":
+            loss = BoundaryWeightedLoss(
+                regions=self.label_manager.has_regions, ignore_label=self.label_manager.ignore_label
+            )
         if not supervised:
             return loss
-        weights = np.array([0.5**index for index in range(len(self._get_deep_supervision_scales()))])
+        outputs = len(self._get_deep_supervision_scales())
+        weights = np.array(self.recipe.output_weights or [0.5**index for index in range(outputs)])
+        assert len(weights) == outputs  # nnU-Net would silently drop the outputs beyond
         return DeepSupervisionWrapper(loss, weights / weights.sum())
 
     # recipe -----------------------------------------------------------------------------------------------------------
@@ -175,6 +188,9 @@ class HybridTrainer(nnUNetTrainer):
             target = [t.to(self.device, non_blocking=True) for t in target]
         else:
             target = target.to(self.device, non_blocking=True)
+        if len(self.train_scales) > 1:
+            scale = self.train_scales[self._iteration % len(self.train_scales)]
+            data, target = rescaled(data, target, scale)
 
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():

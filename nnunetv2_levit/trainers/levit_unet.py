@@ -1,7 +1,7 @@
 """The LeViT-UNet family of trainers."""
 
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS
-from nnunetv2_levit.trainers.families import Family, Option
+from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 # Section 4.2 of the paper. Its 400 passes over ACDC (80 patients, about 1520 slices, batch 8: 190 iterations each) are
@@ -21,7 +21,13 @@ PAPER_RECIPE = Recipe(
 )
 
 OPTIONS = (
-    Option("conv", "no transformer: the paper's -Conv (Table 3)", network_options={"transformer": False}),
+    BLOCKS_PER_STAGE,
+    Option(
+        "conv",
+        "no transformer: the paper's -Conv (Table 3)",
+        network_options={"transformer": False},
+        excludes=("blocks<N>",),
+    ),
     *(
         Option(
             f"skips{n}",

@@ -17,12 +17,18 @@ class Recipe:
         learning_rate: the highest rate, reached after the warm-up.
         warmup: share of the training over which the rate rises.
         gradient_clip: largest norm of the gradient over all parameters.
+        betas: of Adam and AdamW; ``momentum`` and ``nesterov`` are SGD's (the defaults are nnU-Net's).
+        loss: nnU-Net's own, weighted, or `BoundaryWeightedLoss`.
+        output_weights: weight of each output under deep supervision; None halves it from output to output.
         batch_size: patches per iteration over all GPUs; None takes the plans'.
         augmentation: nnU-Net's own, or mirroring and rotation alone.
         rotation_degrees: range of rotations; None takes nnU-Net's.
     """
 
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: float = 0.99
+    nesterov: bool = True
     learning_rate: float = 5e-4
     weight_decay: float = 1e-2
     decay: Decay = "poly"
@@ -32,6 +38,8 @@ class Recipe:
     batch_size: int | None = None
     weight_ce: float = 1.0
     weight_dice: float = 1.0
+    loss: Literal["dice_ce", "boundary_weighted"] = "dice_ce"
+    output_weights: tuple[float, ...] | None = None
     augmentation: Literal["nnunet", "mirror_rotate"] = "nnunet"
     rotation_degrees: tuple[float, float] | None = None
 
@@ -42,7 +50,9 @@ class Recipe:
         """
         parameters = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
         if self.optimizer == "adam":
-            return Adam([p for _, p in parameters], lr=self.learning_rate, weight_decay=self.weight_decay)
+            return Adam(
+                [p for _, p in parameters], lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
+            )
         plain = [p for name, p in parameters if p.ndim < 2 or name.endswith("attention_biases")]
         kept = {id(p) for p in plain}
         groups = [
@@ -50,5 +60,5 @@ class Recipe:
             {"params": plain, "weight_decay": 0.0},
         ]
         if self.optimizer == "sgd":
-            return SGD(groups, lr=self.learning_rate, momentum=0.99, nesterov=True)
-        return AdamW(groups, lr=self.learning_rate)
+            return SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.nesterov)
+        return AdamW(groups, lr=self.learning_rate, betas=self.betas)

@@ -4,7 +4,7 @@ from typing import Any
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.unet2022 import UNET2022_SIZES
-from nnunetv2_levit.trainers.families import Family, Option
+from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 NNUNET_ITERATIONS = 250
@@ -48,6 +48,7 @@ def _resolve_paper(size: str, options: frozenset[str]) -> dict[str, Any]:
 
 
 OPTIONS = (
+    BLOCKS_PER_STAGE,
     Option("p8", "stem stride 8, for patches of about 512 (64 pixels a side at least)", {"stem_stride": 8}),
     Option("printed", "blocks as Eq. 2 to 4 print them, instead of as the authors coded them", {"variant": "paper"}),
     Option("nosa", "PI blocks without self-attention (Table 6)", {"attention": False}, excludes=("nodw",)),

@@ -13,6 +13,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from nnunetv2.run import run_training as nnunet_run_training
 
+from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
 from nnunetv2_levit.trainers.naming import FAMILIES, trainer_class
 from tests.conftest import DATASET_ID
 
@@ -94,23 +95,47 @@ def test_validation_does_not_switch_on_what_was_off(make_trainer):
     assert trainer._get_deep_supervision_scales() is None
 
 
-@pytest.mark.parametrize("name", [f"{family.name}Trainer" for family in FAMILIES.values()])
+# the smallest network of a family whose sizes are depths
+@pytest.mark.parametrize(
+    "name", [f"{f.name}Trainer" + ("_1block" if f.sizes_by_blocks else "") for f in FAMILIES.values()]
+)
 def test_training_steps_move_the_rate_and_lower_the_loss(make_trainer, name):
     torch.manual_seed(0)
     trainer = make_trainer(f"{name}_2iterations_40epochs")
     trainer.initialize()
     fixed = batch(trainer)
     seen = (fixed["data"] > 0).float()
-    fixed["target"] = [seen[:, :, ::s, ::s] for s in (1, 2, 4)] if trainer.enable_deep_supervision else seen
+    if trainer.enable_deep_supervision:
+        strides = [round(1 / scale) for scale in trainer.network.deep_supervision_scales]
+        fixed["target"] = [seen[:, :, ::stride, ::stride] for stride in strides]
+    else:
+        fixed["target"] = seen
     losses, rates = [], []
-    for trainer.current_epoch in range(20):
+    for trainer.current_epoch in range(12):
         trainer.on_train_epoch_start()
         for _ in range(2):
             losses.append(float(trainer.train_step(fixed)["loss"]))
             rates.append(trainer.optimizer.param_groups[0]["lr"])
     assert rates[0] < rates[1] < trainer.initial_lr
     assert len(set(rates)) == len(rates)
-    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.3
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.25
+
+
+def test_transfuse_weights_three_outputs_of_full_resolution(make_trainer):
+    trainer = make_trainer("TransFuseTrainer_blocks1_multiscale")
+    trainer.initialize()
+    assert trainer._get_deep_supervision_scales() == [[1, 1]] * 3
+    assert trainer.loss.weight_factors == pytest.approx((0.5, 0.3, 0.2))
+    assert isinstance(trainer.loss.loss, BoundaryWeightedLoss)
+    assert trainer.loss.loss.ignore_label is None
+    sizes = []
+    trainer.network.register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[2:])))
+    fixed = batch(trainer)
+    fixed["target"] = [fixed["target"][0]] * 3
+    trainer.on_train_epoch_start()
+    for _ in range(3):
+        assert np.isfinite(trainer.train_step(fixed)["loss"])
+    assert sizes == [(32, 32), (48, 40), (64, 64)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

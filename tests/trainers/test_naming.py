@@ -12,10 +12,16 @@ from nnunetv2_levit.trainers.naming import trainer_class
 
 # every family in every size, and every option of its default size
 NAMES = [
-    f"{family.name}Trainer{suffix}"
+    f"{family.name}Trainer{suffix}".replace("<N>", "1")
     for family in FAMILIES.values()
     for suffix in ("", *(f"_{size}" for size in family.sizes), *(f"_{option.name}" for option in family.options))
 ]
+# names whose networks differ: the option chosen last is one that changes the network
+NETWORKS = {
+    (cls.network_name, tuple(sorted(cls.network_options.items()))): name
+    for name in reversed(NAMES)
+    for cls in [trainer_class(name)]
+}
 
 SIZE = (64, 80)  # large enough that the coarsest stage has more than one token: one alone has no attention to learn
 
@@ -76,9 +82,54 @@ def test_the_recipes_of_unet2022(name, epochs, batch, rate, supervised):
     assert cls.network_options["auxiliary_heads"] == supervised
 
 
+def test_the_recipes_of_transfuse_and_the_study():
+    paper = trainers.TransFuseTrainer_L_pretrained_paper
+    assert (paper.network_name, paper.network_options) == ("transfuse_l", {"auxiliary_heads": True})
+    assert paper.pretrained == ("res2net50_26w_4s.in1k", "deit_base_patch16_224.fb_in1k")
+    assert (paper.recipe.loss, paper.recipe.output_weights) == ("boundary_weighted", (0.5, 0.3, 0.2))
+    (group,) = paper.recipe.build_optimizer(torch.nn.Linear(2, 2)).param_groups
+    assert (group["betas"], group["lr"], paper.recipe.gradient_clip) == ((0.5, 0.999), 1e-4, 2)
+    assert trainers.TransFuseTrainer_dicece.recipe.loss == "dice_ce"
+    assert trainers.TransFuseTrainer_multiscale.train_scales == (0.75, 1, 1.25)
+    sgd = trainers.TransUNetTrainer_paper.recipe.build_optimizer(torch.nn.Linear(2, 2)).param_groups[0]
+    assert (sgd["momentum"], sgd["nesterov"], sgd["lr"]) == (0.9, False, 0.01)
+    assert trainers.UNETR2DTrainer_paper.recipe is trainers.TransUNetTrainer_study.recipe
+    cats = trainers.CATS2DTrainer_3blocks_r34_pretrained
+    assert cats.pretrained == ("resnet34.tv_in1k", "vit_base_patch16_224.orig_in21k")
+    assert (cats.network_name, cats.network_options) == ("cats2d_3blocks", {"resnet": "resnet34"})
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks", "expected"),
+    [
+        ("TransUNetTrainer", 3, "TransUNetTrainer_3blocks"),
+        ("TransUNetTrainer_12blocks_ds_20epochs", 6, "TransUNetTrainer_blocks6_ds_20epochs"),
+        ("TransUNetTrainer_blocks6_ds", 1, "TransUNetTrainer_1block_ds"),
+        ("CATS2DTrainer_3blocks_r34_pretrained", 2, "CATS2DTrainer_blocks2_r34_pretrained"),
+        ("TransFuseTrainer_L_paper", 4, "TransFuseTrainer_L_blocks4_paper"),
+        (
+            "LeViTUNetTrainer_192_skips2_3iterations_5epochs",
+            2,
+            "LeViTUNetTrainer_192_blocks2_skips2_3iterations_5epochs",
+        ),
+        ("UNet2022Trainer", 1, "UNet2022Trainer_blocks1"),
+    ],
+)
+def test_the_name_of_a_truncated_model(name, blocks, expected):
+    cls = getattr(trainers, name)
+    assert cls.truncated_name(blocks) == expected
+    truncated = getattr(trainers, expected)
+    assert truncated.recipe is cls.recipe
+    assert truncated.pretrained == cls.pretrained
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("TransUNetTrainer_3blocks_blocks2", "leave it or blocks<N> out"),
+        ("TransUNetTrainer_blocks0", "neither a size nor an option"),
+        ("TransFuseTrainer_s", "'s' is neither a size nor an option"),
+        ("LeViTUNetTrainer_blocks2_conv", "exclude each other"),
         ("LeViTUNetTrainer_385", "'385' is neither a size nor an option"),
         ("LeViTUNetTrainer_paper_conv", "in this order"),
         ("LeViTUNetTrainer_conv_conv", "once each"),
@@ -101,7 +152,7 @@ def test_foreign_names_are_left_to_others(name):
     assert not hasattr(trainers, name)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not n.endswith("_pretrained")])
+@pytest.mark.parametrize("name", reversed(NETWORKS.values()))
 def test_every_parameter_receives_a_gradient_as_the_trainer_trains(name):
     """DDP stops at a parameter without gradient; nnU-Net does not look for them."""
     torch.manual_seed(0)

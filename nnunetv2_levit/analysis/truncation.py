@@ -1,0 +1,205 @@
+"""A trained model with fewer transformer blocks, made of the trained one's first (Petitjean, Hasany, Meriaudeau 2023).
+
+The trained-model folder is read as nnU-Net reads it for prediction. Every tensor that the smaller network shares with
+the trained one by name and shape is taken over; what has another shape there is initialised anew, and named.
+"""
+
+import os
+import pickle
+import shutil
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from nnunetv2_levit.benchmark.measure import multiply_adds
+from nnunetv2_levit.environment import set_up_process
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import write_json
+from nnunetv2_levit.inference.model_folder import check_model_folder
+
+REPORT = "truncation.json"
+COPIED = ("plans.json", "dataset.json", "dataset_fingerprint.json")
+
+
+def trained_folds(model: Path, checkpoint: str) -> list[str]:
+    """Names of the folds of a trained-model folder that have this checkpoint, without ``fold_``.
+
+    Raises:
+        UserError: there is none, or the folder is no trained-model folder.
+    """
+    folds = sorted(path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}"))
+    check_model_folder(model, folds, checkpoint)
+    if not folds:
+        raise UserError(f"{model} has no fold with a {checkpoint}: name another checkpoint with -chk")
+    return folds
+
+
+def _load(model: Path, folds: list[str], checkpoint: str):
+    """nnU-Net's predictor with the network and every fold's weights."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    try:
+        predictor.initialize_from_trained_model_folder(str(model), folds, checkpoint)
+    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{model} can't be loaded as a trained model: {error}") from error
+    return predictor
+
+
+def _truncated_network(predictor, blocks: int) -> tuple[str, nn.Module, int]:
+    """Name of the trainer with ``blocks`` blocks, its network, initialised anew, and the image's channels."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    trained = recursive_find_trainer_class_by_name(predictor.trainer_name)
+    if not hasattr(trained, "truncated_name"):
+        raise UserError(
+            f"{predictor.trainer_name} is no trainer of this package: it has no transformer blocks to count"
+        )
+    name = trained.truncated_name(blocks)
+    plans, configuration = predictor.plans_manager, predictor.configuration_manager
+    channels = determine_num_input_channels(plans, configuration, predictor.dataset_json)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = recursive_find_trainer_class_by_name(name).build_network_architecture(
+            plans,
+            configuration,
+            channels,
+            predictor.label_manager.num_segmentation_heads,
+            enable_deep_supervision=False,
+        )
+    return name, network, channels
+
+
+def transfer(trained: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
+    """State dict for ``network`` with all that fits from ``trained``, and the names of what does not fit."""
+    state = network.state_dict()
+    fresh = [name for name, value in state.items() if name not in trained or trained[name].shape != value.shape]
+    kept = {name: value if name in set(fresh) else trained[name] for name, value in state.items()}
+    return kept, fresh
+
+
+def cost(networks: dict[str, nn.Module], images: Tensor, *, repetitions: int = 5) -> dict[str, dict[str, float]]:
+    """Parameters, multiply-adds and images per second of each network, timed in turn so that the ratio is fair."""
+    times: dict[str, list[float]] = {name: [] for name in networks}
+    with torch.no_grad():
+        for _ in range(repetitions + 1):
+            for name, network in networks.items():
+                start = perf_counter()
+                network(images)
+                if images.is_cuda:
+                    torch.cuda.synchronize()
+                times[name].append(perf_counter() - start)
+    return {
+        name: {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "gmac_per_image": round(multiply_adds(network, images[:1]) / 1e9, 3),
+            "images_per_second": round(len(images) / median(times[name][1:]), 3),
+        }
+        for name, network in networks.items()
+    }
+
+
+def _write_folder(
+    folder: Path, *, model: Path, checkpoint: str, folds: list[str], states: list[dict[str, Tensor]], trainer: str
+) -> None:
+    """A trained-model folder of new weights, with the plans of the old one."""
+    for file in COPIED:
+        if (model / file).is_file():
+            shutil.copy(model / file, folder / file)
+    for fold, state in zip(tqdm(folds, desc="writing folds"), states, strict=True):
+        # nnU-Net's checkpoints hold plans and numpy scalars beside the tensors
+        trained = torch.load(model / f"fold_{fold}" / checkpoint, map_location="cpu", weights_only=False)
+        (folder / f"fold_{fold}").mkdir()
+        content = {
+            "network_weights": state,
+            "init_args": trained["init_args"],
+            "trainer_name": trainer,
+            "inference_allowed_mirroring_axes": trained.get("inference_allowed_mirroring_axes"),
+        }
+        torch.save(content, folder / f"fold_{fold}" / checkpoint)
+
+
+def truncate(
+    model: Path, *, blocks: int, output: Path, checkpoint: str = "checkpoint_final.pth", device: str = "cpu"
+) -> dict[str, Any]:
+    """Write a trained-model folder whose networks have ``blocks`` transformer blocks (in each stage, where there are
+    stages); returns the report that is also written into it as truncation.json.
+
+    Every fold with ``checkpoint`` is converted. The new checkpoints hold what prediction and ``-pretrained_weights``
+    read; the state of the optimizer and the log stay behind, so that a training can't be resumed from them.
+
+    Raises:
+        UserError: no readable trained model, a network without that many blocks to leave out, no such device, or
+            ``output`` exists.
+    """
+    if output.exists():
+        raise UserError(f"{output} exists already: remove it or choose another folder")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here: use --device cpu")
+    set_up_process()
+    folds = trained_folds(model, checkpoint)
+    predictor = _load(model, folds, checkpoint)
+    trainer, network, channels = _truncated_network(predictor, blocks)
+    before, after = (sum(p.numel() for p in n.parameters()) for n in (predictor.network, network))
+    if after >= before:
+        raise UserError(f"{predictor.trainer_name} has no more than {blocks} transformer blocks (in any stage)")
+    transfers = [transfer(weights, network) for weights in predictor.list_of_parameters]
+    fresh = transfers[0][1]
+    patch_size = list(predictor.configuration_manager.patch_size)
+    networks = {"before": predictor.network, "after": network}
+    report = {
+        "model": str(model),
+        "blocks": blocks,
+        "folds": folds,
+        "trainer_before": predictor.trainer_name,
+        "trainer_after": trainer,
+        "patch_size": patch_size,
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads",
+        "tensors_taken_over": len(transfers[0][0]) - len(fresh),
+        "tensors_initialised_anew": fresh,
+    }
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        states = [state for state, _ in transfers]
+        _write_folder(partial, model=model, checkpoint=checkpoint, folds=folds, states=states, trainer=trainer)
+        images = torch.randn(1, channels, *patch_size, device=device)
+        report |= cost({key: value.to(device).eval() for key, value in networks.items()}, images)
+        write_json(partial / REPORT, report)
+        os.replace(partial, output)  # noqa: PTH105
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror or error}): choose another place") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return report
+
+
+def as_text(report: dict[str, Any], output: Path) -> str:
+    """The report for a person, with the next commands."""
+    rows = [("parameters (M)", "parameters", 1e6), ("GMAC per image", "gmac_per_image", 1)]
+    rows.append(("images per second", "images_per_second", 1))
+    lines = [
+        f"{report['trainer_before']} -> {report['trainer_after']}, patch {report['patch_size']}, {report['device']}"
+    ]
+    for label, key, unit in rows:
+        old, new = report["before"][key], report["after"][key]
+        lines.append(f"  {label:<18} {old / unit:10.2f} -> {new / unit:10.2f}   ({100 * (new / old - 1):+.1f} %)")
+    fresh = report["tensors_initialised_anew"]
+    lines.append(f"  {report['tensors_taken_over']} tensors taken over, {len(fresh)} initialised anew")
+    if fresh:
+        lines.append(f"  anew, as their shape differs: {', '.join(fresh)}")
+        lines.append("  so the model needs fine-tuning before its predictions mean anything")
+    checkpoint = next((output / f"fold_{report['folds'][0]}").glob("*.pth"))
+    trainer = report["trainer_after"].replace("_pretrained", "")  # ImageNet's weights would only be overwritten
+    folds = " ".join(report["folds"])
+    lines += [
+        f"predict:   nnUNetv2_predict_from_modelfolder -m {output} -i IMAGES -o PREDICTIONS -f {folds}",
+        f"fine-tune: nnunetv2_levit train DATASET CONFIGURATION FOLD -tr {trainer} -pretrained_weights {checkpoint}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""TransUNet's convolutional encoder: ResNet with weight-standardised convolutions and group norm, from timm's blocks.
+
+The names are those of timm's ``vit_base_r50_s16_224`` so that its weights fit. Its numbers differ from timm's: padding
+is symmetric here, the max pool has none, and the norm of a projection has as many groups as channels.
+"""
+
+from collections import OrderedDict
+from functools import partial
+from typing import Any
+
+import torch.nn.functional as F
+from timm.layers import GroupNormAct, StdConv2d
+from timm.models.resnetv2 import Bottleneck, DownsampleConv
+from torch import Tensor, nn
+
+from nnunetv2_levit.network_architectures.grids import halved
+
+DEPTHS, WIDTHS, STEM_WIDTH = (3, 4, 9), (256, 512, 1024), 64
+
+_convolution = partial(StdConv2d, eps=1e-5)
+_norm = partial(GroupNormAct, num_groups=32, eps=1e-6)
+
+
+def _channel_norm(channels: int, **options: Any) -> nn.Module:
+    return GroupNormAct(channels, num_groups=channels, eps=1e-5, **options)
+
+
+def _projection(in_channels: int, out_channels: int, *, norm_layer: Any, **options: Any) -> nn.Module:
+    return DownsampleConv(in_channels, out_channels, norm_layer=_channel_norm, **options)
+
+
+class ResNetV2Encoder(nn.Module):
+    """(B, C, H, W) with H and W multiples of 16 -> maps of 64, 256, 512 and 1024 channels at 1/2, 1/4, 1/8 and 1/16."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            OrderedDict(conv=_convolution(in_channels, STEM_WIDTH, 7, stride=2), norm=_norm(STEM_WIDTH))
+        )
+        stages, width = [], STEM_WIDTH
+        for index, (depth, out_width) in enumerate(zip(DEPTHS, WIDTHS, strict=True)):
+            blocks = []
+            for position in range(depth):
+                blocks.append(
+                    Bottleneck(
+                        width,
+                        out_width,
+                        stride=2 if index > 0 and position == 0 else 1,
+                        conv_layer=_convolution,
+                        norm_layer=_norm,
+                        proj_layer=_projection if position == 0 else None,
+                    )
+                )
+                width = out_width
+            stages.append(nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks))))
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.stem(x)
+        maps = [x]
+        x = F.max_pool2d(x, 3, stride=2)
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            skip = x
+            if index == 0:
+                # the pool without padding loses a row and a column; only the skip gets them back, as zeros
+                height, width = halved((maps[0].shape[2], maps[0].shape[3]))
+                skip = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))
+            maps.append(skip)
+        return maps

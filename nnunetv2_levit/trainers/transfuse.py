@@ -1,0 +1,65 @@
+"""The TransFuse family of trainers."""
+
+from dataclasses import replace
+
+from nnunetv2_levit.network_architectures.cnn_encoder import CNNS
+from nnunetv2_levit.network_architectures.transfuse import TRANSFUSE_SIZES
+from nnunetv2_levit.trainers.families import Family, Option
+from nnunetv2_levit.trainers.recipe import Recipe
+
+# The network's outputs are the final map, the transformer branch and the first fusion. These are the weights of the
+# authors' code; the paper (section 2) gives 0.3 to the first fusion and 0.2 to the transformer.
+OUTPUT_WEIGHTS = (0.5, 0.3, 0.2)
+DEFAULT_RECIPE = Recipe(loss="boundary_weighted", output_weights=OUTPUT_WEIGHTS)
+
+# Section 3; 30 passes over 1450 polyp images in batches of 16 are 2719 iterations, 11 of nnU-Net's epochs of 250.
+PAPER_RECIPE = replace(
+    DEFAULT_RECIPE,
+    optimizer="adam",
+    betas=(0.5, 0.999),
+    learning_rate=1e-4,
+    weight_decay=0.0,
+    decay="constant",
+    warmup=0.0,
+    gradient_clip=2.0,
+    num_epochs=11,
+    batch_size=16,
+    augmentation="mirror_rotate",
+)
+
+OPTIONS = (
+    Option("blocks<N>", "N transformer blocks (8, 10 and 12 are S's, L's and Lstar's own)", parameter="blocks"),
+    Option(
+        "dicece",
+        "nnU-Net's Dice and cross-entropy in place of the boundary-weighted loss",
+        attributes={"recipe": replace(DEFAULT_RECIPE, loss="dice_ce")},
+        excludes=("paper",),
+    ),
+    Option("nods", "without the heads on the transformer branch and the first fusion", {"auxiliary_heads": False}),
+    Option(
+        "multiscale",
+        "patches at 0.75, 1 and 1.25 of their size in turn, as the paper trains on polyps",
+        attributes={"train_scales": (0.75, 1.0, 1.25)},
+    ),
+    Option("pretrained", "ImageNet weights of both branches; stops where they can't be had"),
+    Option(
+        "paper",
+        "the paper's recipe: Adam 1e-4 fixed with betas 0.5 and 0.999, batch 16, clip 2, 11 epochs (30 passes over "
+        "1450 polyp images; ISIC 2017: _paper_15epochs)",
+        attributes={"recipe": PAPER_RECIPE},
+    ),
+)
+
+TRANSFUSE = Family(
+    name="TransFuse",
+    summary="TransFuse (Zhang et al. 2021, arXiv 2102.08005)",
+    sizes={"S": "transfuse_s", "L": "transfuse_l", "Lstar": "transfuse_lstar"},
+    default_size="S",
+    recipe=DEFAULT_RECIPE,
+    options=OPTIONS,
+    network_options={"auxiliary_heads": True},
+    pretrained_tags={
+        size: (CNNS[values.cnn].timm_tag, values.timm_tag)
+        for size, values in zip(("S", "L", "Lstar"), TRANSFUSE_SIZES.values(), strict=True)
+    },
+)
