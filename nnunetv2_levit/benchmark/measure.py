@@ -1,12 +1,7 @@
-"""Cost of registered networks for given patch sizes, each measured in a process of its own."""
+"""Cost of networks for given patch and batch sizes: parameters, multiply-adds, time and memory."""
 
-import multiprocessing
 import platform
-import resource
-import sys
 from collections.abc import Sequence
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -14,132 +9,97 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from nnunetv2_levit.benchmark.memory import peak_memory
+from nnunetv2_levit.benchmark.networks import NAMES, build
+from nnunetv2_levit.benchmark.steps import MODES, make_step
+from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures import REGISTRY, create
 
-MIB = 2**20
+MEASURED_MEMORY = ("inference", "training")
 
 
 def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
-    """Multiply-adds of one forward pass: convolutions, matrix products and attention."""
+    """Multiply-adds of one forward pass: convolutions, matrix products and attention, in the form that is computed."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images)
     return counter.get_total_flops() // 2
 
 
-def _resident_mib() -> float:
-    """Largest resident memory of this process so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / MIB if sys.platform == "darwin" else peak / 1024
-
-
-def measure(
-    name: str,
-    *,
-    patch_size: tuple[int, int],
-    batch_size: int,
-    device: str,
-    repetitions: int,
-    in_channels: int,
-    num_classes: int,
-) -> dict[str, Any]:
-    """Parameters, multiply-adds of one image, seconds per image (median) and peak memory of a forward pass.
-
-    Memory is what the allocator held at most on a GPU, and on a CPU by how much the process's largest resident memory
-    grew beyond that of the network itself.
-    """
-    torch.manual_seed(0)
-    network = create(name, in_channels=in_channels, num_classes=num_classes, image_size=patch_size).eval().to(device)
-    images = torch.randn(batch_size, in_channels, *patch_size, device=device)
-    cuda = torch.device(device).type == "cuda"
-    before = _resident_mib()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    times = []
-    with torch.no_grad(), torch.autocast("cuda", enabled=cuda):
-        for _ in range(repetitions + 2):
-            start = perf_counter()
-            network(images)
-            if cuda:
-                torch.cuda.synchronize()
-            times.append(perf_counter() - start)
-    memory = torch.cuda.max_memory_allocated() / MIB if cuda else _resident_mib() - before
-    macs = multiply_adds(network, images[:1])  # last: it would raise the process's largest memory
-    return {
-        "network": name,
-        "patch_size": list(patch_size),
-        "batch_size": batch_size,
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "gmac_per_image": round(macs / 1e9, 3),
-        "seconds_per_image": median(times[2:]) / batch_size,
-        "peak_memory_mib": round(memory, 1),
-    }
-
-
-def _measure(arguments: dict[str, Any]) -> dict[str, Any]:
-    return measure(**arguments)
+def _check(networks, patch_sizes, batch_sizes, modes, device, repetitions) -> None:
+    for name in networks:
+        if name not in NAMES:
+            raise UserError(f"network {name!r} is not registered: choose from {', '.join(NAMES)}")
+    if min(batch_sizes) < 1 or repetitions < 1:
+        raise UserError(f"batch size and repetitions must be at least 1, got {batch_sizes} and {repetitions}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here: use --device cpu")
+    for mode in modes:
+        if mode not in MODES:
+            raise UserError(f"mode {mode!r} is unknown: choose from {', '.join(MODES)}")
+    if "onnx" in modes and device != "cpu":
+        raise UserError("mode onnx is measured on the CPU: use --device cpu, or leave it out")
 
 
 def run(
     *,
     networks: Sequence[str],
     patch_sizes: Sequence[tuple[int, int]],
-    batch_size: int = 1,
+    batch_sizes: Sequence[int] = (1,),
+    modes: Sequence[str] = ("inference",),
     device: str = "cpu",
     repetitions: int = 5,
     in_channels: int = 1,
     num_classes: int = 4,
+    memory: bool = True,
 ) -> dict[str, Any]:
-    """Measure every network at every patch size; returns the machine and one row each.
+    """Measure every network at every patch and batch size; returns the machine and one row each.
+
+    ``seconds_per_image`` of a row has a number for each mode: medians over rounds in which the networks take turns.
 
     Raises:
-        UserError: an unknown network, an impossible patch or batch size, or no such device.
+        UserError: an unknown network or mode, an impossible patch or batch size, or no such device.
     """
-    for name in networks:
-        if name not in REGISTRY:
-            raise UserError(f"network {name!r} is not registered: choose from {', '.join(REGISTRY)}")
-    if batch_size < 1 or repetitions < 1:
-        raise UserError(f"batch size and repetitions must be at least 1, got {batch_size} and {repetitions}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here: use --device cpu")
+    _check(networks, patch_sizes, batch_sizes, modes, device, repetitions)
+
+    def new(name: str, patch: tuple[int, int]) -> nn.Module:
+        return build(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch)
+
     rows = []
-    jobs = [(name, patch) for name in networks for patch in patch_sizes]
-    # a process each: the largest memory so far can't be reset, and one network's threads don't outlive it
-    context = multiprocessing.get_context("spawn")
-    for name, patch in tqdm(jobs, desc="measuring"):
-        with context.Pool(1) as pool:
-            arguments = dict(
-                name=name,
-                patch_size=patch,
-                batch_size=batch_size,
-                device=device,
-                repetitions=repetitions,
-                in_channels=in_channels,
-                num_classes=num_classes,
-            )
-            rows.append(pool.apply(_measure, (arguments,)))
+    jobs = [(patch, batch) for patch in patch_sizes for batch in batch_sizes]
+    for patch, batch in tqdm(jobs, desc="measuring"):
+        shape = (batch, in_channels, *patch)
+        images = torch.randn(shape, device=device)
+        seconds: dict[str, dict[str, float]] = {name: {} for name in networks}
+        for mode in modes:
+            steps = {
+                name: make_step(new(name, patch).to(device), mode, images=images, num_classes=num_classes)
+                for name in networks
+            }
+            for name, value in interleaved(steps, repetitions=repetitions, text=mode).items():
+                seconds[name][mode] = value / batch
+            del steps
+            torch.compiler.reset()
+        for name in networks:
+            network = new(name, patch).eval().to(device)
+            row = {
+                "network": name,
+                "patch_size": list(patch),
+                "batch_size": batch,
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "gmac_per_image": round(multiply_adds(network, images[:1]) / 1e9, 3),
+                "seconds_per_image": seconds[name],
+                "peak_memory_mib": {},
+            }
+            for mode in (mode for mode in MEASURED_MEMORY if memory and mode in modes):
+                peak = peak_memory(name, mode, shape=shape, num_classes=num_classes, device=device)
+                row["peak_memory_mib"][mode] = round(peak, 1)
+            rows.append(row)
     processor = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     return {
         "device": processor,
         "precision": "fp16 autocast" if device == "cuda" else "fp32",
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "modes": list(modes),
         "rows": rows,
     }
-
-
-def as_markdown(result: dict[str, Any]) -> str:
-    """A table of the rows, with the machine above it."""
-    lines = [
-        f"{result['device']}, {result['precision']}, torch {result['torch']}",
-        "",
-        "| network | patch | batch | parameters (M) | GMAC per image | s per image | peak memory (MiB) |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in result["rows"]:
-        height, width = row["patch_size"]
-        lines.append(
-            f"| {row['network']} | {height}×{width} | {row['batch_size']} | {row['parameters'] / 1e6:.2f} "
-            f"| {row['gmac_per_image']:.2f} | {row['seconds_per_image']:.4f} | {row['peak_memory_mib']:.0f} |"
-        )
-    return "\n".join(lines)

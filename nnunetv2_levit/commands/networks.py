@@ -6,29 +6,62 @@ from pathlib import Path
 from nnunetv2_levit.commands import AddCommand
 
 
-def _benchmark(arguments: argparse.Namespace) -> None:
-    import json
+def _patch(text: str) -> tuple[int, int]:
+    """``224`` or ``256x224`` (height x width)."""
+    sides = text.lower().split("x")
+    try:
+        values = [int(side) for side in sides]
+    except ValueError:
+        values = []
+    if len(values) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a side (224) nor height x width (256x224)")
+    return values[0], values[-1]
 
-    from nnunetv2_levit.benchmark.measure import as_markdown, run
-    from nnunetv2_levit.network_architectures import REGISTRY
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.benchmark.measure import run
+    from nnunetv2_levit.benchmark.networks import NAMES
+    from nnunetv2_levit.benchmark.report import as_markdown, draw
+    from nnunetv2_levit.files import write_json, write_text, write_whole
 
     result = run(
-        networks=arguments.networks or list(REGISTRY),
-        patch_sizes=[(side, side) for side in arguments.patch],
-        batch_size=arguments.batch,
+        networks=arguments.networks or list(NAMES),
+        patch_sizes=arguments.patch,
+        batch_sizes=arguments.batch,
+        modes=arguments.modes,
         device=arguments.device,
         repetitions=arguments.repetitions,
+        num_classes=arguments.classes,
+        memory=not arguments.no_memory,
     )
     if arguments.output is not None:
-        arguments.output.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(arguments.output, result)
+        write_text(arguments.output.with_suffix(".md"), as_markdown(result) + "\n")
+        write_whole(arguments.output.with_suffix(".png"), lambda path: draw(result, path))
     print(as_markdown(result))
 
 
 def register(command: AddCommand) -> None:
     sub = command("benchmark", _benchmark, "measure parameters, multiply-adds, time and memory of the networks")
-    sub.add_argument("--networks", nargs="+", metavar="NAME", help="registered networks (default: all)")
-    sub.add_argument("--patch", type=int, nargs="+", default=[224], metavar="SIDE", help="square patches (default 224)")
-    sub.add_argument("--batch", type=int, default=1, help="images at once (default 1)")
+    sub.add_argument(
+        "--networks",
+        nargs="+",
+        metavar="NAME",
+        help="registered networks, nnunet_plain, nnunet_resenc_m (default: all of them)",
+    )
+    sub.add_argument(
+        "--patch", type=_patch, nargs="+", default=[(224, 224)], metavar="SIDE", help="224 (default) or 256x224"
+    )
+    sub.add_argument("--batch", type=int, nargs="+", default=[1], metavar="N", help="images at once (default 1)")
+    sub.add_argument(
+        "--modes",
+        nargs="+",
+        default=["inference"],
+        metavar="MODE",
+        help="inference (default), folded, compiled, onnx, training, training_compiled",
+    )
     sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    sub.add_argument("--repetitions", type=int, default=5, help="timed forward passes (default 5)")
-    sub.add_argument("-o", "--output", type=Path, help="also write the result as JSON")
+    sub.add_argument("--classes", type=int, default=4, help="classes (default 4)")
+    sub.add_argument("--repetitions", type=int, default=5, help="timed rounds (default 5)")
+    sub.add_argument("--no-memory", action="store_true", help="leave out memory, which takes a process each")
+    sub.add_argument("-o", "--output", type=Path, help="write the result as JSON, with .md and .png beside it")

@@ -62,6 +62,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         progress_bar=not arguments.disable_progress_bar,
         verbose=arguments.verbose,
         accumulator=torch.float32 if arguments.fp32_sums else torch.half,
+        backend=arguments.backend,
     )
     try:
         predict_folder(model=model, source=arguments.i, output=arguments.o, settings=settings)
@@ -103,4 +104,10 @@ def register(command: AddCommand) -> None:
         "--fp32_sums",
         action="store_true",
         help="add windows and folds in fp32 where nnU-Net does it in fp16 (not a flag of nnUNetv2_predict)",
+    )
+    sub.add_argument(
+        "--backend",
+        choices=["torch", "onnx"],
+        default="torch",
+        help="onnx computes 2D configurations by ONNX Runtime, with -device cpu (not a flag of nnUNetv2_predict)",
     )

@@ -1,26 +1,18 @@
 """What computes logits: a callable for batches of images, one for each fold.
 
-Another way of computing (ONNX Runtime, say) is another callable of this kind; nothing else of the predictor changes.
+`onnx_backend` has the one for ONNX Runtime; nothing else of the predictor depends on which it is.
 """
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+
 Backend = Callable[[Tensor], Tensor]
 """Maps images (N, C, h, w) to logits (N, K, h, w) on the same device, for any N from 1."""
-
-
-def inference_copy(network: nn.Module) -> nn.Module:
-    """A copy in eval mode with the weights that ``network`` has now, batch norm folded into the layers before it."""
-    try:
-        from nnunetv2_levit.network_architectures.folding import fold_batch_norm
-    except ModuleNotFoundError:
-        return copy.deepcopy(network).eval()
-    return fold_batch_norm(network)
 
 
 def memory_format(network: nn.Module) -> torch.memory_format:
@@ -34,7 +26,7 @@ class TorchBackend:
 
     def __init__(self, network: nn.Module, *, device: torch.device, compiled: bool = False) -> None:
         self.memory_format = memory_format(network)
-        network = inference_copy(network).to(device, memory_format=self.memory_format)
+        network = fold_batch_norm(network).to(device, memory_format=self.memory_format)
         # autocast keeps the fp16 copies of weights for a whole case, but only of weights that require gradients
         network.requires_grad_(device.type == "cuda")
         self.network = torch.compile(network) if compiled else network

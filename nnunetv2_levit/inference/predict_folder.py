@@ -11,6 +11,7 @@ from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
 from nnunetv2_levit.inference.model_folder import check_model_folder
+from nnunetv2_levit.inference.onnx_backend import require_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
 
 
@@ -34,6 +35,7 @@ class Settings:
     progress_bar: bool = True
     verbose: bool = False
     accumulator: torch.dtype = torch.half
+    backend: str = "torch"
 
 
 def _check(settings: Settings) -> None:
@@ -43,6 +45,10 @@ def _check(settings: Settings) -> None:
         raise UserError(f"part {settings.part} of {settings.parts} does not exist: parts are counted from 0")
     if settings.preprocessing_workers < 0 or settings.exporting_workers < 0:
         raise UserError("the numbers of processes, -npp and -nps, can't be negative")
+    if settings.backend == "onnx":
+        if settings.device != "cpu":
+            raise UserError(f"ONNX Runtime predicts on the CPU here, not on {settings.device}: add -device cpu")
+        require_onnx()
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise UserError("torch finds no CUDA device here: use -device cpu")
     if settings.device == "mps" and not torch.backends.mps.is_available():
@@ -87,6 +93,7 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
         verbose_preprocessing=settings.verbose,
         allow_tqdm=settings.progress_bar,
         accumulator=settings.accumulator,
+        backend=settings.backend,
     )
     if settings.device == "cpu" and keep_freed_memory():  # this process is ours, as a caller's of the class is not
         predictor.runner = BatchRunner(predictor.device, BATCH_WITH_KEPT_MEMORY)

@@ -9,6 +9,7 @@ import torch
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import nn
 from torch._dynamo import OptimizedModule
 
@@ -18,6 +19,7 @@ from nnunetv2_levit.inference.backends import Backend, TorchBackend
 from nnunetv2_levit.inference.batching import BatchRunner, release_cached_memory
 from nnunetv2_levit.inference.case_files import Case, select
 from nnunetv2_levit.inference.model_folder import cases_for, check_model_folder
+from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
 from nnunetv2_levit.inference.pipeline import Preparation, one_line, pipeline
 from nnunetv2_levit.inference.sliding_window import SlidingWindow
 
@@ -31,13 +33,16 @@ class BatchedPredictor(nnUNetPredictor):
         accumulator: precision of the sums over windows and folds, fp16 as in nnU-Net (so that labels are the same even
             where two classes come within its rounding) or fp32 (so that logits are as exact as the network's). Sums
             that overflow fp16, at which nnU-Net stops, are computed again in fp32.
+        backend: "torch", or "onnx" for ONNX Runtime on the CPU.
         backends: one for each fold; made by `make_backend` at the first prediction unless set by the caller.
         runner: holds the batch size; give it one for a fixed size.
     """
 
-    def __init__(self, *args: Any, accumulator: torch.dtype = torch.half, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, accumulator: torch.dtype = torch.half, backend: str = "torch", **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.accumulator = accumulator
+        self.accumulator, self.backend = accumulator, backend
         self.backends: list[Backend] | None = None
         self.runner = BatchRunner(self.device)
 
@@ -82,6 +87,10 @@ class BatchedPredictor(nnUNetPredictor):
 
     def make_backend(self, network: nn.Module) -> Backend:
         """The back-end of one fold, whose weights ``network`` holds only until this returns."""
+        if self.backend == "onnx":
+            channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
+            patch_size = tuple(self.configuration_manager.patch_size)
+            return OnnxBackend(to_onnx(network, in_channels=channels, image_size=patch_size))
         return TorchBackend(network, device=self.device, compiled=isinstance(self.network, OptimizedModule))
 
     def _make_backends(self) -> list[Backend]:

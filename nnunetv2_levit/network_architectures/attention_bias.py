@@ -2,7 +2,8 @@
 
 LeViT's table has shape (heads, H*W) with index ``|dy| * W + |dx|`` for a key grid of H x W tokens (LeViT, section 4.2;
 the layout of timm's ``attention_biases``). Swin's has shape ((2h-1) * (2w-1), heads) for windows of h x w tokens, with
-signed offsets. Nothing is cached: what was expanded from one set of weights can not outlive it.
+signed offsets. Nothing is cached while weights may change: what was expanded from one set can not outlive it. Only the
+copy that `fold_batch_norm` makes for inference keeps expanded biases.
 """
 
 from typing import Literal
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnunetv2_levit.network_architectures.grids import Grid
+
+PRECOMPUTED_BIAS_LIMIT = 2**22  # elements of an expanded bias worth keeping: 16 MiB in fp32
 
 BiasPolicy = Literal["extend", "scale"]
 BIAS_POLICIES: tuple[BiasPolicy, ...] = ("extend", "scale")

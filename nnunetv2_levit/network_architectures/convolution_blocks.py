@@ -7,6 +7,8 @@ from torch import Tensor, nn
 class DoubleConv(nn.Module):
     """Twice (3x3 convolution without bias, BN, ReLU): (B, C, H, W) -> (B, out, H, W)."""
 
+    normalised_layers = (("conv1", "bn1"), ("conv2", "bn2"))
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
@@ -22,6 +24,8 @@ class DoubleConv(nn.Module):
 class DeconvBlock(nn.Module):
     """Transposed 2x2 convolution of stride 2, 3x3 convolution without bias, BN, ReLU: doubles height and width."""
 
+    normalised_layers = (("conv", "bn"),)
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
@@ -34,6 +38,8 @@ class DeconvBlock(nn.Module):
 
 class ConvNorm(nn.Module):
     """Convolution with bias and "same" padding, then BN: (B, C, H, W) -> (B, out, H, W)."""
+
+    normalised_layers = (("conv", "bn"),)
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, *, bias: bool = True) -> None:
         super().__init__()

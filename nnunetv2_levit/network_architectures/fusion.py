@@ -47,6 +47,8 @@ class AttentionGate(nn.Module):
 class PreActResidual(nn.Module):
     """BN ReLU 1x1 to half, BN ReLU 3x3, BN ReLU 1x1, plus a 1x1 of the input: (B, C, H, W) -> (B, out, H, W)."""
 
+    normalised_layers = (("conv1", "bn2"), ("conv2", "bn3"))  # bn1 has no convolution before it
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         half = out_channels // 2

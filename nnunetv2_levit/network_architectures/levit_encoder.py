@@ -13,7 +13,11 @@ from timm.layers import DropPath
 from timm.models.levit import LevitMlp, LinearNorm, Stem16
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.attention_bias import biased_attention, expand_attention_bias
+from nnunetv2_levit.network_architectures.attention_bias import (
+    PRECOMPUTED_BIAS_LIMIT,
+    biased_attention,
+    expand_attention_bias,
+)
 from nnunetv2_levit.network_architectures.grids import Grid, halved
 
 
@@ -85,6 +89,19 @@ class Attention(nn.Module):
         # timm starts the projection of a residual branch at zero, the subsampling one (no residual) at one
         self.proj.add_module("ln", LinearNorm(values, out_width, bn_weight_init=0 if residual else 1))
 
+        self.register_buffer("precomputed_bias", None, persistent=False)
+
+    def _bias(self, grid: Grid) -> Tensor:
+        return expand_attention_bias(
+            self.attention_biases, table_grid=self.grid, key_grid=grid, query_stride=self.query_stride
+        )
+
+    def precompute(self) -> None:
+        """Keep the bias expanded for the grid built for, where it is small (see `fold_batch_norm`)."""
+        tokens = self.grid[0] * self.grid[1]
+        if not self.identity and self.heads * tokens**2 <= PRECOMPUTED_BIAS_LIMIT:
+            self.precomputed_bias = self._bias(self.grid).detach()
+
     def _at_queries(self, x: Tensor, grid: Grid) -> Tensor:
         if self.query_stride == 1:
             return x
@@ -103,9 +120,7 @@ class Attention(nn.Module):
             kv = self.kv(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
             key, value = kv.split([self.key_dim, self.value_dim], dim=3)
             query = self.q(self._at_queries(x, grid)).view(batch, -1, self.heads, self.key_dim).transpose(1, 2)
-        bias = expand_attention_bias(
-            self.attention_biases, table_grid=self.grid, key_grid=grid, query_stride=self.query_stride
-        )
+        bias = self.precomputed_bias if grid == self.grid and self.precomputed_bias is not None else self._bias(grid)
         out = biased_attention(query, key, value, bias)
         return self.proj(out.transpose(1, 2).reshape(batch, -1, self.heads * self.value_dim))
 

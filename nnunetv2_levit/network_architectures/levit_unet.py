@@ -21,6 +21,7 @@ from nnunetv2_levit.network_architectures.pretrained import (
     find_weights,
     read_state_dict,
 )
+from nnunetv2_levit.network_architectures.upsampled_convolution import Source
 
 DECODER_WIDTHS = (512, 256, 128)
 IMAGENET_SIZE = (224, 224)
@@ -29,14 +30,14 @@ IMAGENET_SIZE = (224, 224)
 class LeViTUNetDecoder(nn.Module):
     """Three upsampling blocks and the segmentation heads.
 
-    ``forward`` takes the fused map at stride 16, the convolutional maps c1 to c3 and the image size, and returns the
-    logits at full resolution followed by the auxiliary ones at 1/4 and 1/8 where those heads exist.
+    ``forward`` takes the sources of the map at stride 16, the convolutional maps c1 to c3 and the image size, and
+    returns the logits at full resolution followed by the auxiliary ones at 1/4 and 1/8 where those heads exist.
     """
 
     def __init__(
         self,
         *,
-        fused_width: int,
+        source_widths: list[int],
         skip_widths: tuple[int, int, int],
         num_classes: int,
         skips: int,
@@ -47,7 +48,7 @@ class LeViTUNetDecoder(nn.Module):
         d1, d2, d3 = DECODER_WIDTHS
         self.skips = skips
         self.blocks = nn.ModuleList(
-            [UpsampleConvBlock(fused_width, d1), UpsampleConvBlock(d1 + c3, d2), UpsampleConvBlock(d2 + c2, d3)]
+            [UpsampleConvBlock(source_widths, d1), UpsampleConvBlock(d1 + c3, d2), UpsampleConvBlock(d2 + c2, d3)]
         )
         # named seg_layers because `nnUNetv2_train -pretrained_weights` leaves out what is called so
         self.seg_layers = nn.ModuleList([nn.Conv2d(d3 + c1, num_classes, 3, padding=1)])
@@ -55,9 +56,10 @@ class LeViTUNetDecoder(nn.Module):
             self.seg_layers.extend([nn.Conv2d(d2, num_classes, 1), nn.Conv2d(d1, num_classes, 1)])
 
     def forward(
-        self, x: Tensor, convolutional: list[Tensor], image_size: tuple[int, int], *, auxiliary: bool
+        self, sources: list[Source], convolutional: list[Tensor], image_size: tuple[int, int], *, auxiliary: bool
     ) -> list[Tensor]:
         block_outputs = []
+        x = sources
         for block, depth in zip(self.blocks, (2, 1, 0), strict=True):
             skip = convolutional[depth]
             x = block(x, (skip.shape[2], skip.shape[3]))
@@ -136,12 +138,13 @@ class LeViTUNet(nn.Module):
         stem_width = widths.widths[0]
         self.use_c4 = skips == 4 or not transformer
         self.decoder = LeViTUNetDecoder(
-            fused_width=(stem_width if self.use_c4 else 0) + (sum(widths.widths) if transformer else 0),
+            source_widths=self._source_widths(stem_width, widths.widths if transformer else ()),
             skip_widths=(stem_width // 8, stem_width // 4, stem_width // 2),
             num_classes=num_classes,
             skips=skips,
             auxiliary_heads=auxiliary_heads,
         )
+        self.to(memory_format=torch.channels_last)
         self.pretrained_report: LoadReport | None = None
         if pretrained is not None:
             self.load_pretrained(pretrained, bias_policy=bias_policy)
@@ -195,24 +198,28 @@ class LeViTUNet(nn.Module):
                 )
         return adapted
 
-    def _fuse(self, c4: Tensor, transformer: list[Tensor]) -> Tensor:
-        """Concat [c4, s1, up(s2), up(up(s3))] at stride 16.
+    def _source_widths(self, stem_width: int, widths: tuple[int, ...]) -> list[int]:
+        finest = (stem_width if self.use_c4 else 0) + (widths[0] if widths else 0)
+        return [finest, *widths[1:]]
+
+    def _sources(self, c4: Tensor, transformer: list[Tensor]) -> list[Source]:
+        """[c4, s1], up(s2) and up(up(s3)) at stride 16, not resized yet.
 
         ``up`` doubles the map; only then is it resized to the grid of c4, where that differs (14 -> 7 -> 4 tokens:
         4 -> 8 -> 16 -> 14), as the authors' code does. A direct resize gives other numbers.
         """
         size = (c4.shape[2], c4.shape[3])
-        maps = [c4] if self.use_c4 else []
-        for doublings, x in enumerate(transformer):
-            for _ in range(doublings):
-                x = upsample(x, (2 * x.shape[2], 2 * x.shape[3]))
-            maps.append(upsample(x, size))
-        return torch.cat(maps, dim=1)
+        finest = [c4] * self.use_c4 + transformer[:1]
+        sources = [Source(torch.cat(finest, dim=1) if len(finest) > 1 else finest[0])]
+        for doublings, x in enumerate(transformer[1:], start=1):
+            doubled = [(2**i * x.shape[2], 2**i * x.shape[3]) for i in range(1, doublings + 1)]
+            sources.append(Source(x, (*doubled, size)))
+        return sources
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         check_channels(x, self.in_channels)
         auxiliary = self.deep_supervision and self.auxiliary_heads
-        convolutional, transformer = self.encoder(x)
-        fused = self._fuse(convolutional[3], transformer)
-        outputs = self.decoder(fused, convolutional, (x.shape[2], x.shape[3]), auxiliary=auxiliary)
+        convolutional, transformer = self.encoder(x.contiguous(memory_format=torch.channels_last))
+        sources = self._sources(convolutional[3], transformer)
+        outputs = self.decoder(sources, convolutional, (x.shape[2], x.shape[3]), auxiliary=auxiliary)
         return outputs if auxiliary else outputs[0]

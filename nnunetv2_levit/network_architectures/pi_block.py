@@ -10,7 +10,11 @@ from timm.layers import DropPath, Mlp
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.attention_bias import biased_attention, expand_relative_position_bias
+from nnunetv2_levit.network_architectures.attention_bias import (
+    PRECOMPUTED_BIAS_LIMIT,
+    biased_attention,
+    expand_relative_position_bias,
+)
 from nnunetv2_levit.network_architectures.grids import Grid
 
 MASKED = -100.0  # Swin's
@@ -43,6 +47,15 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         table = torch.empty((2 * window[0] - 1) * (2 * window[1] - 1), heads)
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
+        self.register_buffer("precomputed_bias", None, persistent=False)
+
+    def _bias(self) -> Tensor:
+        return expand_relative_position_bias(self.relative_position_bias_table, window=self.window)
+
+    def precompute(self) -> None:
+        """Keep the bias expanded, where it is small (see `fold_batch_norm`)."""
+        if self.heads * (self.window[0] * self.window[1]) ** 2 <= PRECOMPUTED_BIAS_LIMIT:
+            self.precomputed_bias = self._bias().detach()
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         batch, height, width, channels = x.shape
@@ -50,7 +63,7 @@ class WindowAttention(nn.Module):
         rows, columns, tokens, depth = height // wh, width // ww, wh * ww, channels // self.heads
         qkv = self.qkv(x).view(batch, rows, wh, columns, ww, 3, self.heads, depth)
         qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)  # 3, batch, rows, columns, heads, wh, ww, depth
-        bias = expand_relative_position_bias(self.relative_position_bias_table, window=self.window)
+        bias = self._bias() if self.precomputed_bias is None else self.precomputed_bias
         if mask is None:
             qkv = qkv.reshape(3, batch * rows * columns, self.heads, tokens, depth)
         else:  # windows beside heads, so that each has its own mask

@@ -6,14 +6,14 @@ The truncated forms keep the first blocks and are otherwise the same network (Pe
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.convolution_blocks import ConvNorm, DoubleConv
-from nnunetv2_levit.network_architectures.decoder_blocks import UpsampleConvBlock, upsample
+from nnunetv2_levit.network_architectures.convolution_blocks import ConvNorm
+from nnunetv2_levit.network_architectures.decoder_blocks import UpsampleConvBlock
 from nnunetv2_levit.network_architectures.grids import Grid, check_blocks, token_grid
 from nnunetv2_levit.network_architectures.resnetv2_encoder import STEM_WIDTH, WIDTHS, ResNetV2Encoder
+from nnunetv2_levit.network_architectures.upsampled_convolution import Source
 from nnunetv2_levit.network_architectures.vit_encoder import PATCH, ViTEncoder
 from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork
 
@@ -35,9 +35,9 @@ class TransUNetDecoder(nn.Module):
         d8, d4, d2, d1 = DECODER_WIDTHS
         self.blocks = nn.ModuleList(
             [
-                DoubleConv(512 + WIDTHS[1], d8),
-                DoubleConv(d8 + WIDTHS[0], d4),
-                DoubleConv(d4 + STEM_WIDTH, d2),
+                UpsampleConvBlock([512, WIDTHS[1]], d8),
+                UpsampleConvBlock([d8, WIDTHS[0]], d4),
+                UpsampleConvBlock([d4, STEM_WIDTH], d2),
                 UpsampleConvBlock(d2, d1),
             ]
         )
@@ -50,7 +50,7 @@ class TransUNetDecoder(nn.Module):
         x = F.relu(self.reduction(x))
         outputs = []
         for index, (block, skip) in enumerate(zip(self.blocks, skips, strict=False)):
-            x = block(torch.cat([upsample(x, (skip.shape[2], skip.shape[3])), skip], dim=1))
+            x = block([Source(x), Source(skip)], (skip.shape[2], skip.shape[3]))
             if auxiliary and index > 0:
                 outputs.insert(0, self.seg_layers[3 - index](x))
         return [self.seg_layers[0](self.blocks[3](x, image_size)), *outputs]

@@ -5,28 +5,70 @@ import torch
 
 from nnunetv2_levit import cli
 from nnunetv2_levit.benchmark.measure import multiply_adds
-from nnunetv2_levit.network_architectures import create
+from nnunetv2_levit.benchmark.memory import peak_memory
+from nnunetv2_levit.benchmark.networks import build
+from nnunetv2_levit.benchmark.timing import interleaved
+from nnunetv2_levit.network_architectures import create, upsampled_convolution
 
 
 @pytest.mark.parametrize(
     ("name", "gmac"),
     [("levit_unet_128s", 17.55), ("levit_unet_192", 18.92), ("levit_unet_384", 25.55), ("unet2022_tiny", 9.35)],
 )
-def test_multiply_adds_of_the_papers(name, gmac):
+def test_multiply_adds_of_the_papers(name, gmac, monkeypatch):
+    network = create(name, in_channels=1, num_classes=9, image_size=(224, 224)).eval()
+    monkeypatch.setattr(upsampled_convolution, "pays", lambda *_: False)  # in the order of the paper
+    assert multiply_adds(network, torch.zeros(1, 1, 224, 224)) / 1e9 == pytest.approx(gmac, rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "gmac"), [("levit_unet_128s", 9.2), ("levit_unet_384", 12.3)])
+def test_mixing_channels_before_upsampling_halves_the_multiply_adds(name, gmac):
     network = create(name, in_channels=1, num_classes=9, image_size=(224, 224)).eval()
     assert multiply_adds(network, torch.zeros(1, 1, 224, 224)) / 1e9 == pytest.approx(gmac, rel=0.02)
 
 
-def test_the_command_writes_a_table_and_json(tmp_path, capsys):
+@pytest.mark.parametrize(("name", "millions", "gmac"), [("nnunet_plain", 20.6, 10.9), ("nnunet_resenc_m", 71.8, 24.2)])
+def test_nnunets_networks_are_those_that_it_plans(name, millions, gmac):
+    """Parameters and multiply-adds of the networks that nnU-Net 2.8.1 planned for 224 x 224 (6 stages)."""
+    network = build(name, in_channels=1, num_classes=9, patch_size=(224, 224)).eval()
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
+    assert multiply_adds(network, torch.zeros(1, 1, 224, 224)) / 1e9 == pytest.approx(gmac, abs=0.05)
+
+
+def test_the_command_writes_json_a_table_and_a_figure(tmp_path, capsys):
     out = tmp_path / "cost.json"
-    cli.main(
-        ["benchmark", "--networks", "levit_unet_128s", "--patch", "32", "64", "--repetitions", "1", "-o", str(out)]
-    )
+    what = "--networks levit_unet_128s nnunet_plain --patch 32 64x48 --batch 2 4 --modes inference folded training"
+    cli.main(["benchmark", *what.split(), "--repetitions", "1", "--no-memory", "-o", str(out)])
     rows = json.loads(out.read_text())["rows"]
-    assert [row["patch_size"] for row in rows] == [[32, 32], [64, 64]]
-    assert all(row["seconds_per_image"] > 0 and row["parameters"] > 15e6 for row in rows)
-    assert rows[1]["gmac_per_image"] > 3.5 * rows[0]["gmac_per_image"]
-    assert capsys.readouterr().out.count("| levit_unet_128s |") == 2
+    assert [(row["network"], *row["patch_size"], row["batch_size"]) for row in rows] == [
+        (name, *patch, batch)
+        for patch in ((32, 32), (64, 48))
+        for batch in (2, 4)
+        for name in ("levit_unet_128s", "nnunet_plain")
+    ]
+    for row in rows:
+        assert list(row["seconds_per_image"]) == ["inference", "folded", "training"]
+        assert all(seconds > 0 for seconds in row["seconds_per_image"].values())
+    assert rows[4]["gmac_per_image"] > 2.5 * rows[0]["gmac_per_image"]
+    assert capsys.readouterr().out.count("| levit_unet_128s |") == 4
+    assert out.with_suffix(".md").read_text().count("| nnunet_plain | 64×48 |") == 2
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_training_takes_more_memory_than_inference():
+    peak = {
+        mode: peak_memory("nnunet_plain", mode, shape=(8, 1, 64, 64), num_classes=2, device="cpu")
+        for mode in ("inference", "training")
+    }
+    assert 0 < peak["inference"] < peak["training"]
+
+
+def test_networks_take_turns():
+    order = []
+    seconds = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repetitions=3)
+    assert order == ["a", "b"] * 5
+    assert set(seconds) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -35,6 +77,9 @@ def test_the_command_writes_a_table_and_json(tmp_path, capsys):
         (["--networks", "unet"], "not registered"),
         (["--networks", "levit_unet_128s", "--patch", "8"], "32 to 1024"),
         (["--batch", "0"], "at least 1"),
+        (["--modes", "guess"], "choose from inference"),
+        (["--patch", "a"], "neither a side"),
+        (["--networks", "nnunet_plain", "--patch", "100"], "but 112x112"),
     ],
 )
 def test_bad_requests_are_one_sentence(flags, words, capsys):

@@ -37,8 +37,8 @@ def test_skip_connections_carry_what_they_say():
     for skips in range(5):
         network = create("levit_unet_128s", in_channels=1, num_classes=2, image_size=(64, 64), skips=skips).eval()
         maps = [torch.randn(1, c, s, s, requires_grad=True) for c, s in ((16, 32), (32, 16), (64, 8), (128, 4))]
-        fused = network._fuse(maps[3], [torch.randn(1, c, s, s) for c, s in ((128, 4), (256, 2), (384, 1))])
-        network.decoder(fused, maps, (64, 64), auxiliary=False)[0].sum().backward()
+        sources = network._sources(maps[3], [torch.randn(1, c, s, s) for c, s in ((128, 4), (256, 2), (384, 1))])
+        network.decoder(sources, maps, (64, 64), auxiliary=False)[0].sum().backward()
         assert [m.grad is not None for m in maps] == [skips > i for i in range(4)]
 
 

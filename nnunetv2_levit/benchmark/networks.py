@@ -1,0 +1,62 @@
+"""The networks that are compared: the registered ones, and nnU-Net's own as it would plan them for a patch."""
+
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
+from torch import nn
+
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures import REGISTRY, create
+
+# what nnU-Net's ExperimentPlanner and nnUNetPlannerResEncM set for 2D configurations
+SMALLEST_FEATURE_MAP = 4
+BASE_FEATURES, MOST_FEATURES = 32, 512
+PLAIN_CONVOLUTIONS = 2
+RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)
+
+REFERENCES = ("nnunet_plain", "nnunet_resenc_m")
+NAMES = (*REFERENCES, *REGISTRY)
+
+
+def nnunet_network(name: str, *, in_channels: int, num_classes: int, patch_size: tuple[int, int]) -> nn.Module:
+    """PlainConvUNet ("nnunet_plain") or the residual encoder U-Net M as nnU-Net plans them for square pixels."""
+    _, strides, kernels, padded, _ = get_pool_and_conv_props((1.0, 1.0), patch_size, SMALLEST_FEATURE_MAP, 999999)
+    if tuple(padded) != tuple(patch_size):
+        raise UserError(
+            f"nnU-Net would not plan a patch of {patch_size[0]}x{patch_size[1]} but {padded[0]}x{padded[1]}: benchmark "
+            "that size"
+        )
+    stages = len(strides)
+    shared = dict(
+        input_channels=in_channels,
+        n_stages=stages,
+        features_per_stage=[min(BASE_FEATURES * 2**stage, MOST_FEATURES) for stage in range(stages)],
+        conv_op=nn.Conv2d,
+        kernel_sizes=kernels,
+        strides=strides,
+        num_classes=num_classes,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm2d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+        nonlin_kwargs={"inplace": True},
+        deep_supervision=False,
+    )
+    if name == "nnunet_plain":
+        convolutions = [PLAIN_CONVOLUTIONS] * stages
+        return PlainConvUNet(n_conv_per_stage=convolutions, n_conv_per_stage_decoder=convolutions[1:], **shared)
+    return ResidualEncoderUNet(
+        n_blocks_per_stage=list(RESENC_BLOCKS[:stages]), n_conv_per_stage_decoder=[1] * (stages - 1), **shared
+    )
+
+
+def build(name: str, *, in_channels: int, num_classes: int, patch_size: tuple[int, int]) -> nn.Module:
+    """A network by name, with the same random weights at each call.
+
+    Raises:
+        UserError: an unknown name or an impossible size.
+    """
+    torch.manual_seed(0)
+    if name in REFERENCES:
+        return nnunet_network(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    return create(name, in_channels=in_channels, num_classes=num_classes, image_size=patch_size)

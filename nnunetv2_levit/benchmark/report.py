@@ -1,0 +1,63 @@
+"""Tables and figures of measured costs, from their JSON."""
+
+from pathlib import Path
+from typing import Any
+
+
+def as_markdown(result: dict[str, Any]) -> str:
+    """A table of the rows, with the machine above it: milliseconds per image of each mode, and what it needs."""
+    modes = result["modes"]
+    measured = [mode for mode in modes if any(mode in row["peak_memory_mib"] for row in result["rows"])]
+    head = ["network", "patch", "batch", "parameters (M)", "GMAC per image"]
+    head += [f"{mode} (ms per image)" for mode in modes] + [f"memory, {mode} (MiB)" for mode in measured]
+    lines = [
+        f"{result['device']}, {result['precision']}, torch {result['torch']}",
+        "",
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+    ]
+    for row in result["rows"]:
+        height, width = row["patch_size"]
+        cells = [row["network"], f"{height}×{width}", str(row["batch_size"])]
+        cells += [f"{row['parameters'] / 1e6:.2f}", f"{row['gmac_per_image']:.2f}"]
+        cells += [f"{1e3 * row['seconds_per_image'][mode]:.2f}" for mode in modes]
+        cells += [f"{row['peak_memory_mib'][mode]:.0f}" for mode in measured]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _figure(panels: int):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5 * panels, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, [figure.add_subplot(1, panels, index + 1) for index in range(panels)]
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """A PNG with a panel for the speed of each mode and for each measured memory, against the patch's side, or against
+    the batch where one patch was measured; a line for each network."""
+    rows = result["rows"]
+    by_patch = len({tuple(row["patch_size"]) for row in rows}) > 1
+    panels = [(mode, "images / s", lambda row, m=mode: 1 / row["seconds_per_image"][m]) for mode in result["modes"]]
+    for mode in rows[0]["peak_memory_mib"]:
+        panels.append((f"memory, {mode}", "MiB", lambda row, m=mode: row["peak_memory_mib"][m]))
+    figure, axes = _figure(len(panels))
+    names = list(dict.fromkeys(row["network"] for row in rows))
+    for axis, (title, unit, value) in zip(axes, panels, strict=True):
+        for index, name in enumerate(names):
+            own = [row for row in rows if row["network"] == name]
+            batch = max(row["batch_size"] for row in own)
+            if by_patch:
+                own = [row for row in own if row["batch_size"] == batch]
+            x = [(row["patch_size"][0] * row["patch_size"][1]) ** 0.5 if by_patch else row["batch_size"] for row in own]
+            y = [value(row) for row in own]
+            axis.plot(x, y, ("o-", "s--", "^:")[index // 10 % 3], label=name, color=f"C{index % 10}")
+        axis.set(title=title, xlabel="patch side (pixels)" if by_patch else "batch size", ylabel=unit)
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+    axes[-1].legend(fontsize=7)
+    figure.suptitle(f"{result['device']}, {result['precision']}", fontsize=9)
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,70 @@
+"""What is timed: one step of a network in a given mode, as a callable without arguments."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+
+# mode: what it does
+MODES = {
+    "inference": "forward pass of the module as it is",
+    "folded": "forward pass of the inference copy (batch norm folded)",
+    "compiled": "the same through torch.compile",
+    "onnx": "the same in ONNX Runtime, on the CPU",
+    "training": "forward, cross-entropy, backward, SGD step",
+    "training_compiled": "the same through torch.compile",
+}
+Step = Callable[[], None]
+
+
+def _uses_instance_norm(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.InstanceNorm2d) for module in network.modules())
+
+
+def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int) -> Step:
+    """One step of ``mode`` on ``images`` (B, C, H, W); it returns when the device has done it.
+
+    fp16 autocast on CUDA, as in nnU-Net, fp32 on a CPU. Channels-last memory, except for networks with instance norm,
+    which copies every map to contiguous memory. ``network`` must not be used for anything else afterwards.
+    """
+    device = images.device
+    cuda = device.type == "cuda"
+    if mode == "onnx":
+        from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
+
+        backend = OnnxBackend(to_onnx(network, in_channels=images.shape[1], image_size=tuple(images.shape[2:])))
+        return lambda: backend(images)
+
+    layout = torch.contiguous_format if _uses_instance_norm(network) else torch.channels_last
+    images = images.contiguous(memory_format=layout)
+    training = mode.startswith("training")
+    if mode in ("folded", "compiled"):
+        network = fold_batch_norm(network)
+    network = network.to(device, memory_format=layout).train(training)
+    forward = torch.compile(network) if mode.endswith("compiled") else network
+
+    def infer() -> None:
+        with torch.inference_mode(), torch.autocast("cuda", enabled=cuda):
+            forward(images)
+        if cuda:
+            torch.cuda.synchronize()
+
+    if not training:
+        return infer
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
+    scaler = torch.amp.GradScaler("cuda", enabled=cuda)
+    target = torch.randint(num_classes, (images.shape[0], *images.shape[2:]), device=device)
+
+    def train() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cuda", enabled=cuda):
+            loss = nn.functional.cross_entropy(forward(images), target)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        if cuda:
+            torch.cuda.synchronize()
+
+    return train

@@ -1,0 +1,87 @@
+"""Batch norm folded into the convolution or linear layer before it, for inference."""
+
+import copy
+from collections.abc import Iterator
+from itertools import pairwise
+
+from timm.models.levit import ConvNorm, LinearNorm
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from nnunetv2_levit.network_architectures.upsampled_convolution import UpsampledConv2d
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, UpsampledConv2d)
+NOTHING_IN_EVAL = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Dropout3d)
+
+# Which norm follows which layer in blocks that are not ours. Modules of this package say it themselves in a class
+# attribute `normalised_layers`. A name alone proves nothing: in pre-activation blocks bn1 comes before conv1.
+PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
+    ConvNorm: (("linear", "bn"),),
+    BasicBlock: (("conv1", "bn1"), ("conv2", "bn2")),
+    Bottleneck: (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+    ResNet: (("conv1", "bn1"),),
+}
+
+
+def _foldable(layer: nn.Module | None, norm: nn.Module | None) -> bool:
+    """Exact types only: a subclass may do more (timm's BatchNormAct2d activates, StdConv2d standardises)."""
+    return (
+        type(layer) in (*CONVOLUTIONS, nn.Linear)
+        and type(norm) in BATCH_NORMS
+        and norm.running_var is not None  # without running statistics each batch is normalised by its own
+    )
+
+
+def _folded(layer: nn.Module, norm: nn.Module) -> nn.Module:
+    return fuse_linear_bn_eval(layer, norm) if isinstance(layer, nn.Linear) else fuse_conv_bn_eval(layer, norm)
+
+
+def _neighbours(sequential: nn.Sequential) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Layers and the norms that follow them, with at most what does nothing in eval mode in between."""
+    modules = [module for module in sequential if type(module) not in NOTHING_IN_EVAL]
+    yield from pairwise(modules)
+
+
+def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+    for module in network.modules():
+        names = getattr(module, "normalised_layers", PAIRS.get(type(module), ()))
+        for layer, norm in names:
+            yield getattr(module, layer, None), getattr(module, norm, None)
+        if type(module).forward is nn.Sequential.forward:
+            yield from _neighbours(module)
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise RuntimeError("a folded network takes no other weights: load them into the network that it is a copy of")
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy of ``network`` in eval mode, for inference only, in which each batch norm that follows a convolution or a
+    linear layer is folded into it: the same function, up to rounding, with fewer kernels.
+
+    What modules derive from weights alone is computed once as well (their ``precompute``): expanded attention biases,
+    packed kernels. Covers this package's networks, timm's LeViT and ResNet blocks, nnU-Net's ConvDropoutNormReLU and
+    any sequential module; other norms (instance norm, a batch norm elsewhere) stay as they are. The copy takes no other
+    weights: load them into the network and fold again.
+    """
+    folded = copy.deepcopy(network).eval().requires_grad_(False)
+    replacements: dict[nn.Module, nn.Module] = {}
+    for layer, norm in _pairs(folded):
+        if _foldable(layer, norm) and layer not in replacements:
+            replacements[layer] = _folded(layer, norm)
+            replacements[norm] = nn.Identity()
+    for module in folded.modules():
+        if type(module) is LinearNorm and _foldable(module.linear, module.bn):
+            replacements[module] = _folded(module.linear, module.bn)  # as a whole: its forward flattens for the norm
+    # a module may hold the same child under two names (ConvDropoutNormReLU does): replace it under each
+    for parent in list(folded.modules()):
+        for name, child in list(parent._modules.items()):
+            if child in replacements:
+                parent._modules[name] = replacements[child]
+    for module in folded.modules():
+        if hasattr(module, "precompute"):
+            module.precompute()
+    folded.load_state_dict = _refuse
+    return folded.requires_grad_(False)

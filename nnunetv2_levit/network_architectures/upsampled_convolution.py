@@ -1,0 +1,192 @@
+"""A 3x3 convolution of bilinearly upsampled maps, computed on the maps before they are upsampled.
+
+The convolution is a sum over nine taps, each a matrix over the channels followed by a shift of the map. Upsampling acts
+on each channel by itself, so it commutes with that matrix: the channels can be mixed on the small map, a quarter of the
+pixels where the map is doubled. Upsampling, shift and zero padding are linear and separable; with A[t] the (H, h)
+interpolation matrix whose rows are shifted by t = -1, 0, 1 with zeros moved in,
+
+    y   = nine 1x1 convolutions of x                      (B, 3, 3, O, h, w)
+    out = sum over ty, tx of A[ty] y[ty, tx] A[tx]^T      (B, O, H, W)
+
+Exact up to rounding, zero padding included. Sources of several resolutions are mixed each on its own grid; resizes that
+follow one another are one product of matrices.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunetv2_levit.network_architectures.grids import Grid
+
+# An index has to be a plain number: a graph compiled for sizes left open is compiled anew for these (int() would leave
+# them open, and the matrices could not be constants).
+PLAIN = tuple(range(4097))
+
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
+
+
+class Source(NamedTuple):
+    """A map (B, C, h, w) and the sizes that it is resized to, one after another; none where it has its size."""
+
+    map: Tensor
+    sizes: tuple[Grid, ...] = ()
+
+    def grids(self) -> tuple[Grid, ...]:
+        """All sizes, the map's own first, as plain numbers."""
+        return tuple((PLAIN[height], PLAIN[width]) for height, width in (self.map.shape[2:], *self.sizes))
+
+
+def upsample(x: Tensor, size: Grid) -> Tensor:
+    """Bilinear resize of (B, C, h, w) to ``size`` with aligned corners; the input itself where it fits already."""
+    if (x.shape[2], x.shape[3]) == size:
+        return x
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+
+
+def resize(source: Source) -> Tensor:
+    """The source's map at the last of its sizes."""
+    x = source.map
+    for size in source.sizes:
+        x = upsample(x, size)
+    return x
+
+
+def _interpolation(old: int, new: int) -> np.ndarray:
+    """Linear interpolation with aligned corners as a matrix (new, old)."""
+    position = np.arange(new) * ((old - 1) / max(new - 1, 1))
+    return np.clip(1 - np.abs(position[:, None] - np.arange(old)[None, :]), 0, None)
+
+
+def _taps(sides: Sequence[int]) -> np.ndarray:
+    """The chained interpolation through ``sides`` for each tap of the kernel: (3, last, first)."""
+    matrix = np.eye(sides[0])
+    for old, new in pairwise(sides):
+        if old != new:
+            matrix = _interpolation(old, new) @ matrix
+    padded = np.pad(matrix, ((1, 1), (0, 0)))
+    return np.stack([padded[tap : tap + len(matrix)] for tap in range(3)])
+
+
+def _row_matrix(*chains: tuple[int, ...]) -> np.ndarray:
+    """(H, sum of 3 h): for each source the taps side by side, columns in the order (tap, row)."""
+    return np.concatenate([np.concatenate(_taps(sides), axis=1) for sides in chains], axis=1)
+
+
+def _column_matrix(sides: tuple[int, ...]) -> np.ndarray:
+    """(W, 3 w): columns in the order (column, tap), as the mixed channels lie in memory."""
+    taps = _taps(sides)
+    return taps.transpose(1, 2, 0).reshape(taps.shape[1], -1)
+
+
+def _constant(build: Callable[..., np.ndarray], chains: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # training may need later what a prediction left in the cache
+        return torch.from_numpy(build(*chains)).to(device, dtype)
+
+
+_cached_constant = lru_cache(maxsize=256)(_constant)
+
+
+@torch.compiler.assume_constant_result
+def _matrix(build: Callable[..., np.ndarray], chains: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A matrix of sizes alone. Not cached while a graph is traced: a fake tensor would stay behind."""
+    constant = _constant if torch.compiler.is_compiling() else _cached_constant
+    return constant(build, chains, dtype, device)
+
+
+def pack_weight(weight: Tensor) -> Tensor:
+    """A kernel (O, C, 3, 3) as the matrices of its taps, (9 O, C) in the order (row tap, column tap, O)."""
+    return weight.permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
+
+
+def _mix(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution (B, C, h, w) -> (B, h, w, N), N outermost in ``weight`` (N, C)."""
+    if x.device.type == "cpu" and not _is_exporting():
+        # oneDNN's convolution is up to twice as fast as the matrix product there (docs/performance.md)
+        x = x.contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, weight[:, :, None, None], bias).permute(0, 2, 3, 1).contiguous()
+    return F.linear(x.permute(0, 2, 3, 1), weight, bias)
+
+
+def mixed_before_upsampling(sources: Sequence[Source], weights: Sequence[Tensor], bias: Tensor | None) -> Tensor:
+    """The convolution of the resized and concatenated sources, (B, O, H, W) in channels-last memory.
+
+    ``weights`` holds the packed kernel of each source's channels.
+    """
+    chains = [tuple(zip(*source.grids(), strict=True)) for source in sources]  # vertical and horizontal
+    height, width = sources[0].grids()[-1]
+    batch, out_channels = sources[0].map.shape[0], weights[0].shape[0] // 9
+    # each interpolation's weights sum to 1, so a bias of the middle tap on the small map is one of the output
+    middle = None if bias is None else F.pad(bias, (out_channels, out_channels))
+    mixed = []
+    for index, (source, weight) in enumerate(zip(sources, weights, strict=True)):
+        h, w = source.grids()[0]
+        for tap, tap_weight in enumerate(weight.chunk(3)):
+            y = _mix(source.map, tap_weight, middle if index == 0 and tap == 1 else None)
+            columns = _matrix(_column_matrix, (chains[index][1],), y.dtype, y.device)
+            y = torch.matmul(columns, y.reshape(batch * h, 3 * w, out_channels))
+            mixed.append(y.view(batch, h, width * out_channels))
+    rows = _matrix(_row_matrix, tuple(vertical for vertical, _ in chains), y.dtype, y.device)
+    out = torch.matmul(rows, torch.cat(mixed, dim=1))
+    return out.view(batch, height, width, out_channels).permute(0, 3, 1, 2)
+
+
+def _multiply_adds(source: Source, out_channels: int) -> tuple[int, int, int]:
+    """Of one source and one image: mixing after upsampling, mixing before it, and the contractions after that."""
+    channels = source.map.shape[1]
+    (h, w), *_, (height, width) = source.grids()
+    mixing = 9 * channels * out_channels
+    contractions = 3 * h * width * out_channels * (3 * w + height)
+    return height * width * mixing, h * w * mixing, contractions
+
+
+# By how much a multiply-add of the contractions costs more than one of a convolution; see docs/performance.md for how
+# it was measured on a CPU. On CUDA both are matrix products and the contractions move more memory: not measured yet.
+CONTRACTION_COST = {"cpu": 3.0, "cuda": 3.0}
+
+
+def pays(source: Source, out_channels: int) -> bool:
+    """Whether a source is better mixed before its upsampling, by multiply-adds weighted per device type."""
+    grids = source.grids()
+    if grids[0] == grids[-1]:
+        return False
+    direct, mixing, contractions = _multiply_adds(source, out_channels)
+    return mixing + CONTRACTION_COST.get(source.map.device.type, 3.0) * contractions < direct
+
+
+class UpsampledConv2d(nn.Conv2d):
+    """3x3 convolution with padding 1 of resized sources, concatenated in order; parameters are a Conv2d's.
+
+    ``forward`` takes sources whose last sizes agree, with the channels given at construction, and returns
+    (B, out_channels, H, W). Each source is mixed before or after its upsampling, whichever `pays`.
+    """
+
+    def __init__(self, source_channels: Sequence[int], out_channels: int, *, bias: bool = False) -> None:
+        super().__init__(sum(source_channels), out_channels, 3, padding=1, bias=bias)
+        self.source_channels = tuple(source_channels)
+        self.precomputed = False
+
+    def precompute(self) -> None:
+        """Keep the kernel packed (see `fold_batch_norm`): packing it costs a copy at each call otherwise."""
+        self.precomputed = True
+        with torch.no_grad():
+            for index, weight in enumerate(self.weight.split(self.source_channels, dim=1)):
+                self.register_buffer(f"packed_{index}", pack_weight(weight).contiguous(), persistent=False)
+
+    def forward(self, sources: Sequence[Source]) -> Tensor:
+        weights = self.weight.split(self.source_channels, dim=1)
+        before = [index for index, source in enumerate(sources) if pays(source, self.out_channels)]
+        after = [index for index in range(len(sources)) if index not in before]
+        if not before:
+            return F.conv2d(torch.cat([resize(source) for source in sources], dim=1), self.weight, self.bias, padding=1)
+        packed = [getattr(self, f"packed_{i}") if self.precomputed else pack_weight(weights[i]) for i in before]
+        out = mixed_before_upsampling([sources[i] for i in before], packed, self.bias)
+        if after:
+            maps = torch.cat([resize(sources[i]) for i in after], dim=1)
+            out = out + F.conv2d(maps, torch.cat([weights[i] for i in after], dim=1), padding=1)
+        return out

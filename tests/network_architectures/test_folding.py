@@ -1,0 +1,103 @@
+import copy
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from timm.models.resnet import BasicBlock
+from torch import nn
+
+from nnunetv2_levit.network_architectures import REGISTRY
+from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+from tests.network_architectures.test_contract import build, randomise
+
+
+def batch_norms(network):
+    return sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def same_function(network, x):
+    network = randomise(network).double().eval()
+    x = x.double()
+    with torch.no_grad():
+        expected = network(x)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        folded = fold_batch_norm(network)
+        torch.testing.assert_close(folded(x), expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
+        torch.testing.assert_close(network(x), expected, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="no other weights"):
+        folded.load_state_dict(before)
+    return copy.deepcopy(folded)
+
+
+# what is left out is the same modules as another, in greater number or width
+LEFT_OUT = ("unet2022_base", "unet2022_large", "transunet", "unetr2d", "cats2d")
+
+
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name not in LEFT_OUT and not name.endswith("_3blocks")])
+def test_folding_keeps_the_function_of_every_network(name):
+    folded = same_function(build(name), torch.randn(2, 1, 64, 48))
+    assert not folded.training
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    if name.startswith("levit"):
+        assert batch_norms(folded) == 0
+
+
+@pytest.mark.parametrize("architecture", [PlainConvUNet, ResidualEncoderUNet])
+def test_nnunets_own_blocks_with_batch_norm_are_folded(architecture):
+    depths = {"n_conv_per_stage" if architecture is PlainConvUNet else "n_blocks_per_stage": [2, 2]}
+    network = architecture(
+        input_channels=1,
+        n_stages=2,
+        features_per_stage=[8, 16],
+        conv_op=nn.Conv2d,
+        kernel_sizes=3,
+        strides=[1, 2],
+        num_classes=2,
+        n_conv_per_stage_decoder=[1],
+        conv_bias=True,
+        norm_op=nn.BatchNorm2d,
+        dropout_op=nn.Dropout2d,
+        dropout_op_kwargs={"p": 0.1},
+        nonlin=nn.LeakyReLU,
+        **depths,
+    )
+    assert batch_norms(network) > 0
+    assert batch_norms(same_function(network, torch.randn(1, 1, 32, 32))) == 0
+
+
+def test_a_residual_block_of_timms_is_folded():
+    block = BasicBlock(8, 8)
+    assert batch_norms(same_function(block, torch.randn(1, 8, 8, 8))) == 0
+
+
+class PreActivation(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv1(self.bn1(x))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        PreActivation(),
+        nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)),
+        nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)),
+    ],
+    ids=["pre-activation", "activation between", "batch statistics"],
+)
+def test_a_norm_that_can_not_be_folded_stays(network):
+    assert batch_norms(same_function(network, torch.randn(2, 4, 8, 8))) == 1
+
+
+def test_a_folded_network_takes_other_sizes_than_it_was_built_for():
+    network = randomise(build("levit_unet_128s", image_size=(96, 64))).double().eval()
+    folded = fold_batch_norm(network)
+    assert folded.encoder.stages[0].blocks[0].attn.precomputed_bias is not None
+    for size in ((96, 64), (64, 64)):
+        x = torch.randn(1, 1, *size, dtype=torch.float64)
+        with torch.no_grad():
+            torch.testing.assert_close(folded(x), network(x))
