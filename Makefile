@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DATA ?=
 DEMO_OUT ?= demo
+# processes of the tests, with one thread each: threads of several processes on the same cores wait for one another
+WORKERS ?= 2
 
 .PHONY: demo test lint format clean
 
@@ -18,7 +20,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff check nnunetv2_levit tests docs
 	$(BIN)/ruff format --check nnunetv2_levit tests docs
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check nnunetv2_levit tests docs

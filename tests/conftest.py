@@ -72,7 +72,7 @@ def nnunet_environment(root: Path) -> dict[str, str]:
         VARIABLE: str(plugin_folder()),
         "nnUNet_n_proc_DA": "1",
         "nnUNet_def_n_proc": "1",
-        "OMP_NUM_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
     }
 
 
