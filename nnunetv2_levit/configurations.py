@@ -1,27 +1,21 @@
 """Further configurations in a plans file: another patch size on the same preprocessed data."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_levit.environment import nnunet_folder
+from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import write_json
 from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE
 
 
 def _plans_file(dataset_id: int, plans_name: str) -> Path:
-    folder = nnunet_folder("nnUNet_preprocessed")
-    datasets = sorted(folder.glob(f"Dataset{dataset_id:03d}_*"))
-    if len(datasets) != 1:
-        found = "no dataset" if not datasets else f"{len(datasets)} datasets"
-        raise UserError(
-            f"{folder} holds {found} with id {dataset_id}: run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first"
-        )
-    path = datasets[0] / f"{plans_name}.json"
+    advice = f"run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first"
+    path = dataset_folder("nnUNet_preprocessed", dataset_id, advice=advice) / f"{plans_name}.json"
     if not path.is_file():
-        raise UserError(f"there is no plans file {path}: run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first")
+        raise UserError(f"there is no plans file {path}: {advice}")
     return path
 
 
@@ -77,12 +71,7 @@ def add_configuration(
     if name in configurations and configurations[name] != entry and not overwrite:
         raise UserError(f"{path} has another configuration {name} already: add --name NAME or --overwrite")
     configurations[name] = entry
-    partial = path.with_suffix(".json.partial")
-    try:
-        partial.write_text(json.dumps(plans, indent=4, sort_keys=False))
-        os.replace(partial, path)  # noqa: PTH105
-    except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}): mend its permissions") from None
+    write_json(path, plans, indent=4)
 
     strides = parent.get("architecture", {}).get("arch_kwargs", {}).get("strides")
     remark = None

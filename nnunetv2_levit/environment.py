@@ -27,6 +27,25 @@ def nnunet_folder(variable: str) -> Path:
     return path
 
 
+def dataset_folder(variable: str, dataset: int | str, *, advice: str) -> Path:
+    """The folder of a dataset, given by id or full name, in one of nnU-Net's three folders.
+
+    Raises:
+        UserError: there is none or, by id, more than one; ``advice`` says what to do.
+    """
+    root = nnunet_folder(variable)
+    if str(dataset).isdecimal():
+        found = sorted(path for path in root.glob(f"Dataset{int(dataset):03d}_*") if path.is_dir())
+        what = f"with id {int(dataset)}"
+    else:
+        found = [path for path in (root / str(dataset),) if path.is_dir()]
+        what = str(dataset)
+    if len(found) != 1:
+        count = "no dataset" if not found else f"{len(found)} datasets"
+        raise UserError(f"{root} holds {count} {what}: {advice}")
+    return found[0]
+
+
 def plugin_folder() -> Path:
     """The folder that nnU-Net searches for trainers."""
     return Path(__file__).resolve().parent / "plugin"

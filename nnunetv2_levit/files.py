@@ -1,8 +1,10 @@
-"""Writing result files whole or not at all."""
+"""Writing files and folders whole or not at all, and reading JSON."""
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,9 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda target: target.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, indent: int = 1) -> None:
     """A JSON file, whole; NaN is no JSON and refused (use None)."""
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, *, what: str) -> Any:
@@ -50,3 +52,56 @@ def read_json(path: Path, *, what: str) -> Any:
         raise UserError(f"{path} does not exist: it should be {what}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read as {what} ({error})") from None
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def replaced_at_the_end(target: Path, *, overwrite: bool, advice: str) -> Iterator[Path]:
+    """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes otherwise.
+
+    Folders left by a killed process are removed first. Raises UserError where ``target`` exists (unless ``overwrite``;
+    ``advice`` says what to do then) or can't be written.
+    """
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists already: {advice}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in target.parent.glob(f".{target.name}.partial-*"):
+            if not _is_running(left_over.name.rsplit("-", 1)[1]):
+                shutil.rmtree(left_over, ignore_errors=True)
+        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        partial.mkdir()
+    except OSError as error:
+        raise UserError(
+            f"{target.parent} can't be written ({error.strerror}): mend its permissions or choose another"
+        ) from None
+    try:
+        yield partial
+        previous = None
+        if target.exists():
+            previous = target.with_name(f".{target.name}.previous-{os.getpid()}")
+            target.rename(previous)
+        try:
+            partial.rename(target)
+        except OSError:
+            if previous is not None:
+                previous.rename(target)
+            raise
+        if previous is not None:
+            shutil.rmtree(previous, ignore_errors=True)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise UserError(
+                f"{target} could not be written ({error.strerror or error}): nothing was left behind"
+            ) from None
+        raise

@@ -4,7 +4,6 @@ The trained-model folder is read as nnU-Net reads it for prediction. Every tenso
 the trained one by name and shape is taken over; what has another shape there is initialised anew, and named.
 """
 
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -19,10 +18,11 @@ from tqdm import tqdm
 from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import write_json
+from nnunetv2_levit.files import replaced_at_the_end, write_json
 from nnunetv2_levit.inference.model_folder import check_model_folder
 
 REPORT = "truncation.json"
+ADVICE = "remove it or choose another folder"
 COPIED = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 
 
@@ -139,7 +139,7 @@ def truncate(
             ``output`` exists.
     """
     if output.exists():
-        raise UserError(f"{output} exists already: remove it or choose another folder")
+        raise UserError(f"{output} exists already: {ADVICE}")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
     set_up_process()
@@ -164,19 +164,12 @@ def truncate(
         "tensors_taken_over": len(transfers[0][0]) - len(fresh),
         "tensors_initialised_anew": fresh,
     }
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
+    with replaced_at_the_end(output, overwrite=False, advice=ADVICE) as partial:
         states = [state for state, _ in transfers]
         _write_folder(partial, model=model, checkpoint=checkpoint, folds=folds, states=states, trainer=trainer)
         images = torch.randn(1, channels, *patch_size, device=device)
         report |= cost({key: value.to(device).eval() for key, value in networks.items()}, images)
         write_json(partial / REPORT, report)
-        os.replace(partial, output)  # noqa: PTH105
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror or error}): choose another place") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return report
 
 

@@ -24,29 +24,21 @@ def _result(text: str) -> tuple[str, list[Path]]:
     return name, paths
 
 
-def _dataset_folder(dataset_id: int | None) -> Path | None:
-    if dataset_id is None:
-        return None
-    from nnunetv2_levit.dataset_conversion.raw_dataset import nnunet_folder
-
-    folder = nnunet_folder("nnUNet_raw")
-    found = sorted(folder.glob(f"Dataset{dataset_id:03d}_*"))
-    if len(found) != 1:
-        raise UserError(f"{folder} holds {'no' if not found else 'more than one'} dataset with id {dataset_id}")
-    return found[0]
-
-
 def _evaluate(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.environment import dataset_folder
     from nnunetv2_levit.evaluation.evaluate import Request, evaluate
     from nnunetv2_levit.evaluation.tables import evaluation_markdown, write_evaluation
 
+    dataset = None
+    if arguments.dataset is not None:
+        dataset = dataset_folder("nnUNet_raw", arguments.dataset, advice="check -d, or convert the dataset first")
     result = evaluate(
         Request(
             predictions=arguments.predictions,
             truth=arguments.ground_truth,
             model=arguments.model,
             folds=None if arguments.folds is None else tuple(arguments.folds),
-            dataset=_dataset_folder(arguments.dataset),
+            dataset=dataset,
             name=arguments.name,
             tolerance=arguments.tolerance,
             protocol=arguments.protocol,

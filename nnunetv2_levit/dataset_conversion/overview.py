@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from nnunetv2_levit.environment import nnunet_folder
+from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import write_json, write_text, write_whole
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation
 COLUMNS = 10
@@ -137,11 +138,9 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
-    folder = nnunet_folder("nnUNet_raw")
-    found = sorted(folder.glob(f"Dataset{dataset_id:03d}_*"))
-    if len(found) != 1 or not (found[0] / "dataset.json").is_file():
-        raise UserError(f"{folder} holds no single dataset with id {dataset_id} and a dataset.json: convert it first")
-    dataset = found[0]
+    dataset = dataset_folder("nnUNet_raw", dataset_id, advice="convert it first")
+    if not (dataset / "dataset.json").is_file():
+        raise UserError(f"{dataset} has no dataset.json: convert the dataset anew")
     description = json.loads((dataset / "dataset.json").read_text())
     labels = {name: value for name, value in description["labels"].items() if isinstance(value, int)}
     files = get_filenames_of_train_images_and_targets(str(dataset), description)
@@ -160,11 +159,7 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
     rows = [facts for facts, _, _ in pictures]
     mark_outliers(rows, labels)
     target = output or dataset
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        (target / "overview.json").write_text(json.dumps({"dataset": dataset.name, "cases": rows}, indent=1) + "\n")
-        (target / "overview.md").write_text(as_markdown(rows, labels))
-        _draw(pictures, labels, target / "overview.png")
-    except OSError as error:
-        raise UserError(f"{target} can't be written ({error.strerror}): give another folder with --output") from None
+    write_json(target / "overview.json", {"dataset": dataset.name, "cases": rows})
+    write_text(target / "overview.md", as_markdown(rows, labels))
+    write_whole(target / "overview.png", lambda path: _draw(pictures, labels, path))
     return target / "overview.png", rows

@@ -6,10 +6,8 @@ A converter says which files are cases and what the labels mean; everything else
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from nnunetv2_levit.dataset_conversion.readers import read_volumes
 from nnunetv2_levit.dataset_conversion.splits import Fold
 from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import replaced_at_the_end, write_json
 
 
 def dataset_folder_name(dataset_id: int, name: str) -> str:
@@ -104,59 +103,6 @@ def _with_shared_patients(cases: Sequence[RawCase], same_images: list[list[str]]
     return [replace(case, patient=owner[case.patient]) for case in cases]
 
 
-def _is_running(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@contextmanager
-def replaced_at_the_end(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes otherwise.
-
-    Folders left by a killed process are removed first. Raises UserError where ``target`` exists (unless
-    ``overwrite``) or can't be written.
-    """
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists already: remove it, choose another id, or add --overwrite")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in target.parent.glob(f".{target.name}.partial-*"):
-            if not _is_running(left_over.name.rsplit("-", 1)[1]):
-                shutil.rmtree(left_over, ignore_errors=True)
-        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-        partial.mkdir()
-    except OSError as error:
-        raise UserError(
-            f"{target.parent} can't be written ({error.strerror}): mend its permissions or choose another"
-        ) from None
-    try:
-        yield partial
-        previous = None
-        if target.exists():
-            previous = target.with_name(f".{target.name}.previous-{os.getpid()}")
-            target.rename(previous)
-        try:
-            partial.rename(target)
-        except OSError:
-            if previous is not None:
-                previous.rename(target)
-            raise
-        if previous is not None:
-            shutil.rmtree(previous, ignore_errors=True)
-    except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{target} could not be written ({error.strerror or error}): nothing was left behind"
-            ) from None
-        raise
-
-
 def write_raw_dataset(
     description: DatasetDescription,
     cases: Sequence[RawCase],
@@ -193,7 +139,8 @@ def write_raw_dataset(
         if other != target:
             raise UserError(f"the id {dataset_id} is taken by {other}: choose another id")
 
-    with replaced_at_the_end(target, overwrite=overwrite) as root:
+    advice = "remove it, choose another id, or add --overwrite"
+    with replaced_at_the_end(target, overwrite=overwrite, advice=advice) as root:
         for side in ("imagesTr", "labelsTr"):
             (root / side).mkdir()
         if any(case.test for case in cases):
@@ -225,10 +172,10 @@ def write_raw_dataset(
             "converted_by": f"nnunetv2_levit {nnunetv2_levit.__version__}",
             **description.extra,
         }
-        _write_json(root / "dataset.json", dataset_json)
+        write_json(root / "dataset.json", dataset_json)
         if splits:
-            _write_json(root / "splits_final.json", splits)
-        _write_json(
+            write_json(root / "splits_final.json", splits)
+        write_json(
             root / "conversion.json",
             {
                 "converter": f"nnunetv2_levit {nnunetv2_levit.__version__}",
@@ -259,10 +206,6 @@ def _notes(
             f"{len(fixed)} cases took the geometry of their image: {', '.join(fixed[:5])}{' …' * (len(fixed) > 5)}"
         )
     return notes
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def stale_preprocessed_splits(dataset: Path) -> Path | None:

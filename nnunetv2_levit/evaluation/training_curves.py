@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import write_json, write_whole
 
 STAMP = r"^\S+ \S+: "
 EPOCH = re.compile(STAMP + r"Epoch (\d+)\s*$")
@@ -94,10 +95,7 @@ def report(folders: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     runs = [read_fold(folder) for folder in folders]
     dataset = folders[0].parent / "dataset.json"
     labels = json.loads(dataset.read_text())["labels"] if dataset.is_file() else {}
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(runs, indent=1) + "\n")
-        draw(runs, output.with_suffix(".png"), [name for name in labels if name != "background"])
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror}): choose another file") from None
+    write_json(output, runs)
+    structures = [name for name in labels if name != "background"]
+    write_whole(output.with_suffix(".png"), lambda path: draw(runs, path, structures))
     return runs

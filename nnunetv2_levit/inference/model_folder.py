@@ -7,7 +7,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_levit.environment import nnunet_folder
+from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
 from nnunetv2_levit.inference.case_files import Case, find_cases
@@ -19,17 +19,10 @@ def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuratio
     Raises:
         UserError: no such dataset, or several with that id, or no such model.
     """
-    results = nnunet_folder("nnUNet_results")
-    if dataset.isdecimal():
-        found = sorted(path for path in results.glob(f"Dataset{int(dataset):03d}_*") if path.is_dir())
-    else:
-        found = [path for path in (results / dataset,) if path.is_dir()]
-    if len(found) != 1:
-        count = "no dataset" if not found else f"{len(found)} datasets"
-        raise UserError(f"{results} holds {count} {dataset}: check -d, or give a model folder with -m")
-    folder = found[0] / f"{trainer}__{plans}__{configuration}"
+    trained = dataset_folder("nnUNet_results", dataset, advice="check -d, or give a model folder with -m")
+    folder = trained / f"{trainer}__{plans}__{configuration}"
     if not folder.is_dir():
-        present = sorted(path.name for path in found[0].iterdir() if path.is_dir() and path.name.count("__") == 2)
+        present = sorted(path.name for path in trained.iterdir() if path.is_dir() and path.name.count("__") == 2)
         raise UserError(
             f"there is no trained model {folder}: check -tr, -p and -c; trained are {', '.join(present) or 'none'}"
         )

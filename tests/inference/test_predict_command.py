@@ -265,7 +265,7 @@ def test_a_model_is_found_by_dataset_trainer_plans_and_configuration(model, imag
         cli.main([*common, *flags])
     assert set(segmentations(tmp_path / "out")) == set(NAMES)
     for flags, sentence in (
-        (("-d", "28", "-c", "2d"), "no dataset 28"),
+        (("-d", "28", "-c", "2d"), "no dataset with id 28"),
         (("-d", "27", "-c", "2d", "-tr", "Other"), "trained are nnUNetTrainer__nnUNetPlans__2d"),
         (("-d", "27"), "needs a model"),
     ):
