@@ -43,7 +43,9 @@ class Request:
 def measured_points(
     evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any], networks: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """Points of speed and accuracy measured here, for the evaluations whose network is in the benchmark.
+    """Points of speed and accuracy measured here, for the evaluations that ``networks`` gives a network of.
+
+    The speed is that of the batch at which plain inference (or the first mode measured) was fastest.
 
     Raises:
         UserError: a network that the benchmark has no row of.
@@ -53,13 +55,17 @@ def measured_points(
         network = networks.get(evaluation["name"])
         if network is None:
             continue
-        row = next((row for row in benchmark["rows"] if row["network"] == network), None)
-        if row is None:
+        rows = [row for row in benchmark["rows"] if row["network"] == network]
+        if not rows:
             raise UserError(f"the benchmark has no row of {network}: measure it, or name another network")
+        mode = "inference" if "inference" in benchmark["modes"] else benchmark["modes"][0]
+        row = min(rows, key=lambda row: row["seconds_per_image"][mode])
         points.append(
             {
                 "name": evaluation["name"],
-                "images_per_second": 1 / row["seconds_per_image"],
+                "images_per_second": 1 / row["seconds_per_image"][mode],
+                **{key: row[key] for key in ("network", "batch_size", "patch_size")},
+                "mode": mode,
                 "dsc": 100 * evaluation["mean"]["dice"]["mean"],
                 "parameters_m": row["parameters"] / 1e6,
             }

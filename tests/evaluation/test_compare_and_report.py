@@ -150,7 +150,17 @@ def test_the_report_is_one_page_that_needs_nothing_else(results, capsys):
         sitk.WriteImage(sitk.Cast(sitk.ReadImage(str(path)), sitk.sitkFloat32), str(target))
     benchmark = {
         "device": "a machine",
-        "rows": [{"network": "levit_unet_128s", "seconds_per_image": 0.01, "parameters": 16e6}],
+        "modes": ["folded", "inference"],
+        "rows": [
+            {
+                "network": "levit_unet_128s",
+                "patch_size": [64, 64],
+                "batch_size": batch,
+                "seconds_per_image": {"folded": 0.001, "inference": seconds},
+                "parameters": 16_000_000,
+            }
+            for batch, seconds in ((1, 0.02), (4, 0.01))
+        ],
     }
     (results / "benchmark.json").write_text(json.dumps(benchmark))
     run(
@@ -166,6 +176,7 @@ def test_the_report_is_one_page_that_needs_nothing_else(results, capsys):
         assert text.lower() in page.lower()
     content = json.loads((results / "report" / "report.json").read_text())
     assert content["speed"][0]["images_per_second"] == pytest.approx(100)
+    assert content["speed"][0]["batch_size"] == 4
     assert set(content["panel"]) == {"worst", "median", "best"}
     assert "is missing" in fails(
         capsys, "report", results / "A-result", "-o", results / "other", "--images", results / "labelsTr"
