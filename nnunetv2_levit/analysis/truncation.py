@@ -6,9 +6,8 @@ the trained one by name and shape is taken over; what has another shape there is
 
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
-from statistics import median
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from nnunetv2_levit.benchmark.measure import multiply_adds
+from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import replaced_at_the_end, write_json
@@ -86,20 +86,20 @@ def transfer(trained: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, 
 
 def cost(networks: dict[str, nn.Module], images: Tensor, *, repetitions: int = 5) -> dict[str, dict[str, float]]:
     """Parameters, multiply-adds and images per second of each network, timed in turn so that the ratio is fair."""
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    with torch.no_grad():
-        for _ in range(repetitions + 1):
-            for name, network in networks.items():
-                start = perf_counter()
-                network(images)
-                if images.is_cuda:
-                    torch.cuda.synchronize()
-                times[name].append(perf_counter() - start)
+
+    def forward(network: nn.Module) -> None:
+        with torch.no_grad():
+            network(images)
+        if images.is_cuda:
+            torch.cuda.synchronize()
+
+    steps = {name: partial(forward, network) for name, network in networks.items()}
+    seconds = interleaved(steps, repetitions=repetitions)
     return {
         name: {
             "parameters": sum(p.numel() for p in network.parameters()),
             "gmac_per_image": round(multiply_adds(network, images[:1]) / 1e9, 3),
-            "images_per_second": round(len(images) / median(times[name][1:]), 3),
+            "images_per_second": round(len(images) / seconds[name], 3),
         }
         for name, network in networks.items()
     }
