@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from nnunetv2_levit.inference.backends import memory_format
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 
 # mode: what it does
@@ -17,10 +18,6 @@ MODES = {
     "training_compiled": "the same through torch.compile",
 }
 Step = Callable[[], None]
-
-
-def _uses_instance_norm(network: nn.Module) -> bool:
-    return any(isinstance(module, nn.InstanceNorm2d) for module in network.modules())
 
 
 def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int) -> Step:
@@ -37,7 +34,7 @@ def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classe
         backend = OnnxBackend(to_onnx(network, in_channels=images.shape[1], image_size=tuple(images.shape[2:])))
         return lambda: backend(images)
 
-    layout = torch.contiguous_format if _uses_instance_norm(network) else torch.channels_last
+    layout = memory_format(network)
     images = images.contiguous(memory_format=layout)
     training = mode.startswith("training")
     if mode in ("folded", "compiled"):
