@@ -10,7 +10,7 @@ from nnunetv2_levit.evaluation.surface_distances import surface_distances
 
 Presence = Literal["both", "missed", "spurious", "absent"]
 
-# name -> (heading, whether more is better, factor and digits for tables)
+# headings of tables, without the unit of what has one
 HEADINGS = {
     "dice": "DSC (%)",
     "iou": "IoU (%)",

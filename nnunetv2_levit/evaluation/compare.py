@@ -222,11 +222,12 @@ def comparison_csv(result: dict[str, Any]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     keys = ("model", "reference", "metric", "structure", "patients", "reference_mean", "model_mean", "mean", "median")
-    head = [*keys, "ci95_low", "ci95_high", "higher", "lower", "wilcoxon_p", "holm_p", "patients_without_a_pair"]
+    counts_and_tests = ("higher", "lower", "wilcoxon_p", "holm_p")
+    head = [*keys, "ci95_low", "ci95_high", *counts_and_tests, "patients_without_a_pair"]
     writer.writerow(head)
     for row in result["comparisons"]:
         low, high = row["ci95"] or (None, None)
-        cells = [*(row[key] for key in keys), low, high, *(row[key] for key in head[11:15])]
+        cells = [*(row[key] for key in keys), low, high, *(row[key] for key in counts_and_tests)]
         writer.writerow(["" if cell is None else cell for cell in cells] + [" ".join(row["patients_without_a_pair"])])
     return buffer.getvalue()
 

@@ -56,15 +56,15 @@ class Request:
     workers: int = 4
 
 
-def _probabilities(prediction: Path) -> np.ndarray:
-    """Probabilities (classes, *shape) that nnU-Net saved beside a prediction.
+def _probabilities(pair: Pair) -> np.ndarray:
+    """Probabilities (classes, *shape) that nnU-Net saved beside a case's prediction.
 
     Raises:
         UserError: there are none, or the file has no array of that name.
     """
-    path = next((p for p in prediction.parent.glob("*.npz") if prediction.name.startswith(f"{p.stem}.")), None)
-    if path is None:
-        raise UserError(f"{prediction} has no probabilities beside it: predict with --save_probabilities")
+    path = pair.prediction.with_name(f"{pair.case}.npz")
+    if not path.is_file():
+        raise UserError(f"{pair.prediction} has no probabilities beside it: predict with --save_probabilities")
     try:
         with np.load(path) as content:
             return content["probabilities"]
@@ -77,7 +77,7 @@ def _protocol_values(
 ) -> dict[str, dict[str, float]]:
     probabilities = None
     if protocol.needs_probabilities or (protocol.name == "polyp" and any(pair.prediction.parent.glob("*.npz"))):
-        probabilities = _probabilities(pair.prediction)
+        probabilities = _probabilities(pair)
         if probabilities.shape[0] <= max(channels.values()):
             raise UserError(f"the probabilities of {pair.prediction} have {probabilities.shape[0]} classes, too few")
         probabilities = probabilities.reshape(probabilities.shape[0], *labels.truth.shape)
@@ -187,6 +187,7 @@ def evaluate(request: Request) -> dict[str, Any]:
         "dimensions": len(cases[0]["shape"]),
         "tolerance": request.tolerance,
         "structures": {structure: list(values) for structure, values in structures.items()},
+        "ignore_label": ignored,
         "definitions": DEFINITIONS,
         "empty_rules": EMPTY_RULES,
         "interval": f"{LEVEL:.0f} % percentile bootstrap, {RESAMPLES} resamples of patients with all their cases",

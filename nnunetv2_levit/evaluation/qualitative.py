@@ -22,24 +22,24 @@ def prediction_path(evaluation: dict[str, Any], entry: dict[str, Any]) -> Path:
     return folder / f"{entry['case']}{evaluation['file_ending']}"
 
 
+def _entry(evaluation: dict[str, Any], case: str) -> dict[str, Any] | None:
+    return next((entry for entry in evaluation["cases"] if entry["case"] == case), None)
+
+
+def _case_mean(entry: dict[str, Any]) -> float | None:
+    values = [metrics["dice"] for metrics in entry["metrics"].values()]
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
+
+
 def chosen_cases(evaluation: dict[str, Any]) -> dict[str, str]:
     """The worst, median and best case by the mean DSC over structures (those with a value)."""
-    scores = {}
-    for entry in evaluation["cases"]:
-        values = [entry["metrics"][s]["dice"] for s in evaluation["structures"]]
-        if defined := [value for value in values if value is not None]:
-            scores[entry["case"]] = float(np.mean(defined))
+    means = {entry["case"]: _case_mean(entry) for entry in evaluation["cases"]}
+    scores = {case: mean for case, mean in means.items() if mean is not None}
     if not scores:
         raise UserError(f"{evaluation['name']} has no case with a structure: there is nothing to show")
     order = sorted(scores, key=lambda case: (scores[case], case))
     return {"worst": order[0], "median": order[(len(order) - 1) // 2], "best": order[-1]}
-
-
-def _case_mean(evaluation: dict[str, Any], case: str) -> float | None:
-    entry = next(e for e in evaluation["cases"] if e["case"] == case)
-    values = [entry["metrics"][s]["dice"] for s in evaluation["structures"]]
-    defined = [value for value in values if value is not None]
-    return float(np.mean(defined)) if defined else None
 
 
 def _slice(array: np.ndarray, index: int) -> np.ndarray:
@@ -132,11 +132,11 @@ def _row(rank: str, case: str, evaluations: Sequence[dict[str, Any]], images: Pa
     image = np.asarray(reader.read_images((str(image_file),))[0])[0]
     predictions, truth, spacing = [], None, None
     for evaluation in evaluations:
-        entry = next((e for e in evaluation["cases"] if e["case"] == case), None)
+        entry = _entry(evaluation, case)
         if entry is None:
             raise UserError(f"{evaluation['name']} was not evaluated on {case}: evaluate all models on the same cases")
         truth_file = Path(evaluation["ground_truth"]) / f"{case}{ending}"
-        pair = read_pair(Pair(case, prediction_path(evaluation, entry), truth_file), reader)
+        pair = read_pair(Pair(case, prediction_path(evaluation, entry), truth_file), reader, evaluation["ignore_label"])
         predictions.append((evaluation["name"], pair.prediction))
         truth, spacing = pair.truth, pair.spacing
     if image.shape[-2:] != truth.shape[-2:] or (truth.ndim == 3 and image.shape != truth.shape):
@@ -160,7 +160,7 @@ def _row(rank: str, case: str, evaluations: Sequence[dict[str, Any]], images: Pa
         "aspect": spacing[-2] / spacing[-1],
         "truth": truth[window],
         "predictions": [
-            (name, prediction[window], _case_mean(evaluation, case))
+            (name, prediction[window], _case_mean(_entry(evaluation, case)))
             for (name, prediction), evaluation in zip(shown, evaluations, strict=True)
         ],
     }

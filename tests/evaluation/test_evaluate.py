@@ -147,6 +147,7 @@ def test_regions_and_an_ignore_label(tmp_path):
     labels = {"background": 0, "heart": [1, 2, 3], "left": [2, 3], "ignore": 4}
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}))
     result = evaluate(Request(predictions=tmp_path / "P", truth=tmp_path / "labelsTr"))
+    assert result["ignore_label"] == 4
     # the RV is all ignored: both regions are the left ventricle with its wall, 10 columns of 12 x 3, one column off
     for region in ("heart", "left"):
         assert result["summary"][region]["dice"]["mean"] == pytest.approx(0.9)
