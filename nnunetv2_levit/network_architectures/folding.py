@@ -1,10 +1,14 @@
 """Batch norm folded into the convolution or linear layer before it, for inference."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
+import torch
+from timm.layers import StdConv2d
+from timm.models._features import FeatureListNet
 from timm.models.levit import ConvNorm, LinearNorm
+from timm.models.res2net import Bottle2neck
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
@@ -21,6 +25,7 @@ PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
     ConvNorm: (("linear", "bn"),),
     BasicBlock: (("conv1", "bn1"), ("conv2", "bn2")),
     Bottleneck: (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")),
+    Bottle2neck: (("conv1", "bn1"), ("convs", "bns"), ("conv3", "bn3")),
     ResNet: (("conv1", "bn1"),),
 }
 
@@ -38,19 +43,45 @@ def _folded(layer: nn.Module, norm: nn.Module) -> nn.Module:
     return fuse_linear_bn_eval(layer, norm) if isinstance(layer, nn.Linear) else fuse_conv_bn_eval(layer, norm)
 
 
-def _neighbours(sequential: nn.Sequential) -> Iterator[tuple[nn.Module, nn.Module]]:
+def _with_standardised_kernel(convolution: StdConv2d) -> nn.Conv2d:
+    """What timm's layer computes from its weight at each call, computed once."""
+    plain = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,
+        stride=convolution.stride,
+        padding=convolution.padding,
+        dilation=convolution.dilation,
+        groups=convolution.groups,
+        device="meta",
+    )
+    kernel = convolution.weight.flatten(1)
+    variance, mean = torch.var_mean(kernel, dim=1, correction=0, keepdim=True)
+    kernel = (kernel - mean) / (variance + convolution.eps).sqrt()
+    plain.weight = nn.Parameter(kernel.view(convolution.weight.shape))
+    plain.bias = convolution.bias
+    return plain.train(convolution.training)
+
+
+def _neighbours(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Layers and the norms that follow them, with at most what does nothing in eval mode in between."""
-    modules = [module for module in sequential if type(module) not in NOTHING_IN_EVAL]
-    yield from pairwise(modules)
+    yield from pairwise(module for module in modules if type(module) not in NOTHING_IN_EVAL)
 
 
 def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     for module in network.modules():
         names = getattr(module, "normalised_layers", PAIRS.get(type(module), ()))
-        for layer, norm in names:
-            yield getattr(module, layer, None), getattr(module, norm, None)
+        for names_of_pair in names:
+            layer, norm = (getattr(module, name, None) for name in names_of_pair)
+            if isinstance(layer, nn.ModuleList):
+                yield from zip(layer, norm, strict=True)
+            else:
+                yield layer, norm
         if type(module).forward is nn.Sequential.forward:
             yield from _neighbours(module)
+        if type(module) is FeatureListNet:  # runs its children in order, and returns the outputs of some
+            returned = {module[name] for name in module.return_layers}
+            yield from (pair for pair in _neighbours(module.values()) if pair[0] not in returned)
 
 
 def _refuse(*_: object, **__: object) -> None:
@@ -61,10 +92,10 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy of ``network`` in eval mode, for inference only, in which each batch norm that follows a convolution or a
     linear layer is folded into it: the same function, up to rounding, with fewer kernels.
 
-    What modules derive from weights alone is computed once as well (their ``precompute``): expanded attention biases,
-    packed kernels. Covers this package's networks, timm's LeViT and ResNet blocks, nnU-Net's ConvDropoutNormReLU and
-    any sequential module; other norms (instance norm, a batch norm elsewhere) stay as they are. The copy takes no other
-    weights: load them into the network and fold again.
+    What is derived from weights alone is computed once as well: expanded attention biases and packed kernels (the
+    modules' ``precompute``), and standardised kernels. Covers this package's networks, timm's LeViT and ResNet blocks,
+    nnU-Net's ConvDropoutNormReLU and any sequential module; other norms (instance norm, a batch norm elsewhere) stay as
+    they are. The copy takes no other weights: load them into the network and fold again.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     replacements: dict[nn.Module, nn.Module] = {}
@@ -73,6 +104,8 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
             replacements[layer] = _folded(layer, norm)
             replacements[norm] = nn.Identity()
     for module in folded.modules():
+        if type(module) is StdConv2d:  # not StdConv2dSame, whose padding depends on the image
+            replacements[module] = _with_standardised_kernel(module)
         if type(module) is LinearNorm and _foldable(module.linear, module.bn):
             replacements[module] = _folded(module.linear, module.bn)  # as a whole: its forward flattens for the norm
     # a module may hold the same child under two names (ConvDropoutNormReLU does): replace it under each

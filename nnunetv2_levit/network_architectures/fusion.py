@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.convolution_blocks import ConvNorm
+from nnunetv2_levit.network_architectures.upsampled_convolution import Source
 
 
 class SpatialGate(nn.Module):
@@ -32,16 +33,16 @@ class ChannelGate(nn.Module):
 
 
 class AttentionGate(nn.Module):
-    """Weights each position of ``skip`` by what it and the coarser ``x`` of the same size say (Attention U-Net)."""
+    """Weights each position of ``skip`` by what it and the coarser ``x``, resized to it, say (Attention U-Net)."""
 
     def __init__(self, *, width: int, skip_width: int, hidden: int) -> None:
         super().__init__()
-        self.x_conv = ConvNorm(width, hidden, 1)
+        self.x_conv = ConvNorm([width], hidden, 1)
         self.skip_conv = ConvNorm(skip_width, hidden, 1)
         self.psi = ConvNorm(hidden, 1, 1)
 
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return skip * torch.sigmoid(self.psi(F.relu(self.x_conv(x) + self.skip_conv(skip))))
+    def forward(self, x: Source, skip: Tensor) -> Tensor:
+        return skip * torch.sigmoid(self.psi(F.relu(self.x_conv([x]) + self.skip_conv(skip), inplace=True)))
 
 
 class PreActResidual(nn.Module):
@@ -61,9 +62,9 @@ class PreActResidual(nn.Module):
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.bn1(x)))
-        out = self.conv2(F.relu(self.bn2(out)))
-        return self.conv3(F.relu(self.bn3(out))) + self.shortcut(x)
+        out = self.conv1(F.relu(self.bn1(x), inplace=True))
+        out = self.conv2(F.relu(self.bn2(out), inplace=True))
+        return self.conv3(F.relu(self.bn3(out), inplace=True)) + self.shortcut(x)
 
 
 class BiFusion(nn.Module):
@@ -85,6 +86,6 @@ class BiFusion(nn.Module):
 
     def forward(self, cnn: Tensor, transformer: Tensor) -> Tensor:
         product = self.cnn_conv(cnn) * self.transformer_conv(transformer)
-        interaction = F.relu(self.interaction(product))
+        interaction = F.relu(self.interaction(product), inplace=True)
         fused = torch.cat([self.cnn_gate(cnn), self.transformer_gate(transformer), interaction], dim=1)
         return self.dropout(self.mix(fused))

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from nnunetv2_levit.network_architectures.convolution_blocks import ConvNorm, Re
 from nnunetv2_levit.network_architectures.decoder_blocks import upsample
 from nnunetv2_levit.network_architectures.fusion import AttentionGate, BiFusion
 from nnunetv2_levit.network_architectures.grids import Grid, check_blocks, token_grid
+from nnunetv2_levit.network_architectures.upsampled_convolution import Source
 from nnunetv2_levit.network_architectures.vit_encoder import PATCH, ViTEncoder
 from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork
 
@@ -46,11 +46,11 @@ class GatedUp(nn.Module):
     def __init__(self, *, width: int, skip_width: int) -> None:
         super().__init__()
         self.gate = AttentionGate(width=width, skip_width=skip_width, hidden=skip_width)
-        self.conv = ResidualDoubleConv(width + skip_width, skip_width)
+        self.conv = ResidualDoubleConv([skip_width, width], skip_width)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        x = upsample(x, (skip.shape[2], skip.shape[3]))
-        return self.conv(torch.cat([self.gate(x, skip), x], dim=1))
+        upsampled = Source(x, ((skip.shape[2], skip.shape[3]),))
+        return self.conv([Source(self.gate(upsampled, skip)), upsampled])
 
 
 class TransFuseHeads(nn.Module):
@@ -72,7 +72,7 @@ class TransFuseHeads(nn.Module):
         outputs = []
         for x, chain, layer in zip(maps, self.chains, self.seg_layers, strict=False):
             for convolution in chain:
-                x = F.relu(convolution(x))
+                x = F.relu(convolution(x), inplace=True)
             outputs.append(upsample(layer(x), image_size))
         return outputs
 
@@ -127,7 +127,7 @@ class TransFuse(ViTNetwork):
         )
         _, w4, w8, w16 = backbone.widths
         self.dropout = nn.Dropout2d(dropout)
-        self.transformer_ups = nn.ModuleList([ResidualDoubleConv(shape.width, w8), ResidualDoubleConv(w8, w4)])
+        self.transformer_ups = nn.ModuleList([ResidualDoubleConv([shape.width], w8), ResidualDoubleConv([w8], w4)])
         self.fusions = nn.ModuleList(
             [
                 BiFusion(cnn_width=c, transformer_width=t, reduction=r, dropout=dropout / 2)
@@ -146,7 +146,7 @@ class TransFuse(ViTNetwork):
         transformer = [self.dropout(t) for t in self.vit(x)]
         for up, finer in zip(self.transformer_ups, (cnn[1], cnn[0]), strict=True):
             size = (finer.shape[2], finer.shape[3])
-            transformer.append(self.dropout(up(upsample(transformer[-1], size))))
+            transformer.append(self.dropout(up([Source(transformer[-1], (size,))])))
         fused = [fusion(c, t) for fusion, c, t in zip(self.fusions, reversed(cnn), transformer, strict=True)]
         first, final = fused[0], fused[0]
         for up, skip in zip(self.ups, fused[1:], strict=True):

@@ -47,7 +47,7 @@ class TransUNetDecoder(nn.Module):
             self.seg_layers.extend([nn.Conv2d(d2, num_classes, 1), nn.Conv2d(d4, num_classes, 1)])
 
     def forward(self, x: Tensor, skips: list[Tensor], image_size: Grid, *, auxiliary: bool) -> list[Tensor]:
-        x = F.relu(self.reduction(x))
+        x = F.relu(self.reduction(x), inplace=True)
         outputs = []
         for index, (block, skip) in enumerate(zip(self.blocks, skips, strict=False)):
             x = block([Source(x), Source(skip)], (skip.shape[2], skip.shape[3]))

@@ -1,20 +1,22 @@
-"""A 3x3 convolution of bilinearly upsampled maps, computed on the maps before they are upsampled.
+"""A convolution of bilinearly upsampled maps, computed on the maps before they are upsampled.
 
-The convolution is a sum over nine taps, each a matrix over the channels followed by a shift of the map. Upsampling acts
-on each channel by itself, so it commutes with that matrix: the channels can be mixed on the small map, a quarter of the
-pixels where the map is doubled. Upsampling, shift and zero padding are linear and separable; with A[t] the (H, h)
-interpolation matrix whose rows are shifted by t = -1, 0, 1 with zeros moved in,
+A 3x3 convolution is a sum over nine taps, each a matrix over the channels followed by a shift of the map. Upsampling
+acts on each channel by itself, so it commutes with that matrix: the channels can be mixed on the small map, a quarter
+of the pixels where the map is doubled. Upsampling, shift and zero padding are linear and separable; with A[t] the
+(H, h) interpolation matrix whose rows are shifted by t = -1, 0, 1 with zeros moved in,
 
     y   = nine 1x1 convolutions of x                      (B, 3, 3, O, h, w)
     out = sum over ty, tx of A[ty] y[ty, tx] A[tx]^T      (B, O, H, W)
 
 Exact up to rounding, zero padding included. Sources of several resolutions are mixed each on its own grid; resizes that
-follow one another are one product of matrices.
+follow one another are one product of matrices. A 1x1 convolution simply changes places with the upsampling, with its
+bias, as the weights of an interpolation sum to 1.
 """
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +57,12 @@ def resize(source: Source) -> Tensor:
     for size in source.sizes:
         x = upsample(x, size)
     return x
+
+
+def concatenate(sources: Sequence[Source]) -> Tensor:
+    """The resized sources as one map; a single one without a copy."""
+    maps = [resize(source) for source in sources]
+    return torch.cat(maps, dim=1) if len(maps) > 1 else maps[0]
 
 
 def _interpolation(old: int, new: int) -> np.ndarray:
@@ -136,6 +144,15 @@ def mixed_before_upsampling(sources: Sequence[Source], weights: Sequence[Tensor]
     return out.view(batch, height, width, out_channels).permute(0, 3, 1, 2)
 
 
+def pointwise_before_upsampling(sources: Sequence[Source], weights: Sequence[Tensor], bias: Tensor | None) -> Tensor:
+    """A 1x1 convolution of the resized and concatenated sources, (B, O, H, W); ``weights`` are (O, C, 1, 1)."""
+    out = None
+    for source, weight in zip(sources, weights, strict=True):
+        part = resize(Source(F.conv2d(source.map, weight, bias if out is None else None), source.sizes))
+        out = part if out is None else out + part
+    return out
+
+
 def _multiply_adds(source: Source, out_channels: int) -> tuple[int, int, int]:
     """Of one source and one image: mixing after upsampling, mixing before it, and the contractions after that."""
     channels = source.map.shape[1]
@@ -150,24 +167,34 @@ def _multiply_adds(source: Source, out_channels: int) -> tuple[int, int, int]:
 CONTRACTION_COST = {"cpu": 3.0, "cuda": 3.0}
 
 
-def pays(source: Source, out_channels: int) -> bool:
-    """Whether a source is better mixed before its upsampling, by multiply-adds weighted per device type."""
+def pays(source: Source, out_channels: int, kernel: int = 3) -> bool:
+    """Whether a source is better mixed before its upsampling.
+
+    A 1x1 convolution: where the map grows and has no more channels to upsample afterwards. A 3x3 convolution: by
+    multiply-adds, weighted per device type.
+    """
     grids = source.grids()
     if grids[0] == grids[-1]:
         return False
+    if kernel == 1:
+        return prod(grids[0]) < prod(grids[-1]) and out_channels <= source.map.shape[1]
     direct, mixing, contractions = _multiply_adds(source, out_channels)
     return mixing + CONTRACTION_COST.get(source.map.device.type, 3.0) * contractions < direct
 
 
 class UpsampledConv2d(nn.Conv2d):
-    """3x3 convolution with padding 1 of resized sources, concatenated in order; parameters are a Conv2d's.
+    """1x1 convolution, or 3x3 with padding 1, of resized sources, concatenated in order; parameters are a Conv2d's.
 
     ``forward`` takes sources whose last sizes agree, with the channels given at construction, and returns
     (B, out_channels, H, W). Each source is mixed before or after its upsampling, whichever `pays`.
     """
 
-    def __init__(self, source_channels: Sequence[int], out_channels: int, *, bias: bool = False) -> None:
-        super().__init__(sum(source_channels), out_channels, 3, padding=1, bias=bias)
+    def __init__(
+        self, source_channels: Sequence[int], out_channels: int, kernel: int = 3, *, bias: bool = False
+    ) -> None:
+        if kernel not in (1, 3):
+            raise ValueError(f"the kernel is 1 or 3, not {kernel}")
+        super().__init__(sum(source_channels), out_channels, kernel, padding=kernel // 2, bias=bias)
         self.source_channels = tuple(source_channels)
         self.precomputed = False
 
@@ -176,17 +203,22 @@ class UpsampledConv2d(nn.Conv2d):
         self.precomputed = True
         with torch.no_grad():
             for index, weight in enumerate(self.weight.split(self.source_channels, dim=1)):
-                self.register_buffer(f"packed_{index}", pack_weight(weight).contiguous(), persistent=False)
+                self.register_buffer(f"packed_{index}", self._pack(weight).contiguous(), persistent=False)
+
+    def _pack(self, weight: Tensor) -> Tensor:
+        return weight if self.kernel_size == (1, 1) else pack_weight(weight)
 
     def forward(self, sources: Sequence[Source]) -> Tensor:
-        weights = self.weight.split(self.source_channels, dim=1)
-        before = [index for index, source in enumerate(sources) if pays(source, self.out_channels)]
-        after = [index for index in range(len(sources)) if index not in before]
+        kernel = self.kernel_size[0]
+        before = [index for index, source in enumerate(sources) if pays(source, self.out_channels, kernel)]
         if not before:
-            return F.conv2d(torch.cat([resize(source) for source in sources], dim=1), self.weight, self.bias, padding=1)
-        packed = [getattr(self, f"packed_{i}") if self.precomputed else pack_weight(weights[i]) for i in before]
-        out = mixed_before_upsampling([sources[i] for i in before], packed, self.bias)
+            return F.conv2d(concatenate(sources), self.weight, self.bias, padding=self.padding)
+        weights = self.weight.split(self.source_channels, dim=1)
+        packed = [getattr(self, f"packed_{i}") if self.precomputed else self._pack(weights[i]) for i in before]
+        compute = pointwise_before_upsampling if kernel == 1 else mixed_before_upsampling
+        out = compute([sources[i] for i in before], packed, self.bias)
+        after = [index for index in range(len(sources)) if index not in before]
         if after:
-            maps = torch.cat([resize(sources[i]) for i in after], dim=1)
-            out = out + F.conv2d(maps, torch.cat([weights[i] for i in after], dim=1), padding=1)
+            weight = torch.cat([weights[i] for i in after], dim=1) if len(after) > 1 else weights[after[0]]
+            out = out + F.conv2d(concatenate([sources[i] for i in after]), weight, padding=self.padding)
         return out

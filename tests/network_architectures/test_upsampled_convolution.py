@@ -25,13 +25,13 @@ CASES = {  # sizes of each source, its own first; all end alike
 
 def reference(module, sources):
     x = torch.cat([resize(source) for source in sources], dim=1)
-    return F.conv2d(x, module.weight, module.bias, padding=1)
+    return F.conv2d(x, module.weight, module.bias, padding=module.padding)
 
 
-def build(case, *, bias=True, dtype=torch.float64):
+def build(case, *, kernel=3, bias=True, dtype=torch.float64):
     torch.manual_seed(0)
     channels = [3 + index for index in range(len(CASES[case]))]
-    module = UpsampledConv2d(channels, 4, bias=bias).to(dtype)
+    module = UpsampledConv2d(channels, 4, kernel, bias=bias).to(dtype)
     sources = [
         Source(torch.randn(2, c, *sizes[0], dtype=dtype), sizes[1:] or sizes)
         for c, sizes in zip(channels, CASES[case], strict=True)
@@ -42,13 +42,17 @@ def build(case, *, bias=True, dtype=torch.float64):
 @pytest.fixture
 def always(monkeypatch):
     """Mix before upsampling wherever there is one, whatever it costs."""
-    monkeypatch.setattr(upsampled_convolution, "pays", lambda source, _: len(set(source.grids())) > 1)
+    monkeypatch.setattr(upsampled_convolution, "pays", lambda source, *_: len(set(source.grids())) > 1)
 
 
+kernels = pytest.mark.parametrize("kernel", [1, 3])
+
+
+@kernels
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_equal_to_upsampling_first(always, case, bias):
-    module, sources = build(case, bias=bias)
+def test_equal_to_upsampling_first(always, case, bias, kernel):
+    module, sources = build(case, kernel=kernel, bias=bias)
     with torch.no_grad():
         expected = reference(module, sources)
         torch.testing.assert_close(module(sources), expected, rtol=1e-12, atol=1e-12)
@@ -56,9 +60,10 @@ def test_equal_to_upsampling_first(always, case, bias):
         torch.testing.assert_close(module(sources), expected, rtol=1e-12, atol=1e-12)
 
 
+@kernels
 @pytest.mark.parametrize("case", ["odd rectangle", "several resolutions", "with one at full resolution"])
-def test_gradients_are_those_of_upsampling_first(always, case):
-    module, sources = build(case)
+def test_gradients_are_those_of_upsampling_first(always, case, kernel):
+    module, sources = build(case, kernel=kernel)
     leaves = [*module.parameters(), *(source.map.requires_grad_() for source in sources)]
     seed = torch.randn_like(reference(module, sources))
     torch.testing.assert_close(
@@ -77,18 +82,20 @@ def test_training_after_a_prediction_in_inference_mode(always):
     assert module.weight.grad is not None
 
 
+@kernels
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_takes_the_dtype_of_the_activation(always, dtype):
-    module, sources = build("several resolutions", dtype=torch.float32)
+def test_autocast_takes_the_dtype_of_the_activation(always, dtype, kernel):
+    module, sources = build("several resolutions", kernel=kernel, dtype=torch.float32)
     with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
         out = module(sources)
     assert out.dtype == dtype
     torch.testing.assert_close(out.float(), reference(module, sources).detach(), rtol=0.05, atol=0.05)
 
 
-def test_compiles_to_one_graph_without_leaving_fake_tensors(always):
+@kernels
+def test_compiles_to_one_graph_without_leaving_fake_tensors(always, kernel):
     torch._dynamo.reset()
-    module, sources = build("several resolutions")
+    module, sources = build("several resolutions", kernel=kernel)
     with torch.no_grad():
         compiled = torch.compile(module, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(sources), reference(module, sources))
@@ -111,3 +118,16 @@ def test_the_rule_mixes_first_where_that_saves_arithmetic():
     assert not pays(Source(torch.empty(1, 704, 56, 56), ((56, 56),)), 256)
     assert not pays(Source(torch.empty(1, 704, 55, 55), ((56, 56),)), 256)
     assert not pays(Source(torch.empty(1, 16, 112, 112), ((224, 224),)), 16)  # the contractions would cost more
+
+
+def test_a_pointwise_kernel_goes_first_where_the_map_grows_and_its_channels_do_not():
+    coarse, fine = torch.empty(1, 16, 28, 28), torch.empty(1, 16, 56, 56)
+    assert pays(Source(coarse, ((56, 56),)), 16, 1)
+    assert not pays(Source(coarse, ((56, 56),)), 17, 1)
+    assert not pays(Source(fine, ((28, 28),)), 16, 1)
+    assert not pays(Source(fine), 16, 1)
+
+
+def test_a_kernel_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="1 or 3, not 5"):
+        UpsampledConv2d([3], 4, 5)
