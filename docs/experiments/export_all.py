@@ -1,6 +1,8 @@
 """Exports every registered network at a small patch and compares ONNX Runtime with torch.
 
 python docs/experiments/export_all.py -o result.json [--networks …]
+
+Rows of an earlier run with the same patch and versions stay in the result, except those of networks exported again.
 """
 
 import argparse
@@ -23,7 +25,11 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=list(REGISTRY))
     parser.add_argument("--patch", type=int, nargs=2, default=(64, 64))
     arguments = parser.parse_args()
-    rows = []
+    versions = {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    result = {"patch_size": list(arguments.patch), "versions": versions}
+    earlier = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
+    same = all(earlier.get(key) == value for key, value in result.items())
+    rows = {row["network"]: row for row in earlier["rows"]} if same else {}
     for name in arguments.networks:
         torch.manual_seed(0)
         network = create(name, in_channels=1, num_classes=4, image_size=tuple(arguments.patch)).eval()
@@ -35,11 +41,10 @@ def main() -> None:
         seconds = perf_counter() - start
         row = {"network": name, "mib": round(len(model) / 2**20, 1), "seconds": round(seconds, 1)}
         row |= compare(network, model, torch.randn(3, 1, *arguments.patch))
-        rows.append(row)
+        rows[name] = row
         print(row, flush=True)
-    versions = {"torch": torch.__version__, "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    result = {"patch_size": arguments.patch, "versions": versions, "rows": rows}
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n")
+        result["rows"] = [rows[name] for name in REGISTRY if name in rows]
+        arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

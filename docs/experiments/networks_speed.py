@@ -5,12 +5,13 @@ python docs/experiments/networks_speed.py -o result.json [--device cuda] [--netw
 
 "plain" is the module in contiguous memory, every channel mixed after upsampling, nothing folded; the other modes are
 the benchmark's (`nnunetv2_levit benchmark --help`). A ratio is plain time / time of the mode; training modes are
-compared with plain training.
+compared with plain training. Rows of an earlier run with the same device, torch and patch stay in the result, except
+those measured again: many networks may be measured in several runs.
 """
 
 import argparse
 import json
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -22,20 +23,40 @@ from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.network_architectures import upsampled_convolution
 from nnunetv2_levit.network_architectures.levit_unet import LeViTUNet
 
-PAYS = upsampled_convolution.pays
+ORIGINAL = {name: getattr(upsampled_convolution, name) for name in ("pays", "resize", "concatenate")}
 
 
 def upsampled_first(step):
-    """The step with every channel mixed after upsampling."""
+    """The step with every channel mixed after upsampling.
+
+    Convolutions of the same sources share one upsampled map, as code written that way would have it.
+    """
 
     def run():
+        concatenated = lru_cache(maxsize=1)(ORIGINAL["concatenate"])
         upsampled_convolution.pays = lambda *_: False
+        upsampled_convolution.resize = lru_cache(maxsize=1)(ORIGINAL["resize"])
+        upsampled_convolution.concatenate = lambda sources: concatenated(tuple(sources))
         try:
             return step()
         finally:
-            upsampled_convolution.pays = PAYS
+            for name, function in ORIGINAL.items():
+                setattr(upsampled_convolution, name, function)
 
     return run
+
+
+def earlier_rows(path: Path, result: dict, networks: list[str], batches: list[int], modes: list[str]) -> list[dict]:
+    """Rows of the file that this run does not measure again; none of a run that can't be put beside this one."""
+    earlier = json.loads(path.read_text()) if path.is_file() else {}
+    if any(earlier.get(key) != json.loads(json.dumps(result[key])) for key in ("device", "torch", "patch_size")):
+        return []
+    measured = {mode.startswith("training") for mode in modes}
+    return [
+        row
+        for row in earlier["rows"]
+        if row["network"] not in networks or row["batch"] not in batches or row["training"] not in measured
+    ]
 
 
 def plain(network, *, images, num_classes, training):
@@ -72,9 +93,10 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     arguments = parser.parse_args()
     patch, classes = tuple(arguments.patch), 9
-    rows = []
     device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    result = {"device": device, "torch": torch.__version__, "patch_size": patch, "rows": rows}
+    result = {"device": device, "torch": torch.__version__, "patch_size": patch}
+    rows = earlier_rows(arguments.output, result, arguments.networks, arguments.batch, arguments.modes)
+    result["rows"] = rows
     for batch in arguments.batch:
         images = torch.randn(batch, 1, *patch, device=arguments.device)
         for training in (False, True):

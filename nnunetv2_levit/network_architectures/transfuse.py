@@ -138,8 +138,7 @@ class TransFuse(ViTNetwork):
         self.decoder = TransFuseHeads(
             width=w4, coarse_width=w16, num_classes=num_classes, auxiliary_heads=auxiliary_heads
         )
-        if pretrained is not None:
-            self.load_pretrained(pretrained)
+        self._complete(pretrained)
 
     def _decode(self, x: Tensor, *, auxiliary: bool) -> list[Tensor]:
         cnn = [self.dropout(c) for c in self.cnn(x)]

@@ -97,8 +97,7 @@ class TransUNet(ViTNetwork):
         )
         self.decoder = TransUNetDecoder(width=768, num_classes=num_classes, auxiliary_heads=auxiliary_heads)
         self.pretrained_parts = (PretrainedPart(TIMM_TAG, {"cnn.": "patch_embed.backbone.", "vit.": ""}),)
-        if pretrained is not None:
-            self.load_pretrained(pretrained)
+        self._complete(pretrained)
 
     def _decode(self, x: Tensor, *, auxiliary: bool) -> list[Tensor]:
         c2, c4, c8, c16 = self.cnn(x)

@@ -133,8 +133,7 @@ class UNETR2D(ViTNetwork):
             truncated=self.truncated,
             auxiliary_heads=auxiliary_heads,
         )
-        if pretrained is not None:
-            self.load_pretrained(pretrained)
+        self._complete(pretrained)
 
     def _build_encoders(self) -> tuple[int, int, int, int]:
         """Build what stands beside the transformer; returns the channels of the maps at 1/16, 1/8, 1/4 and 1/2."""

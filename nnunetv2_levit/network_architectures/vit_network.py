@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
@@ -37,7 +38,7 @@ class PretrainedPart:
 
 
 class ViTNetwork(nn.Module):
-    """Base of the networks with a `ViTEncoder` named ``vit``; a subclass defines ``_decode``.
+    """Base of the networks with a `ViTEncoder` named ``vit``; a subclass defines ``_decode`` and calls ``_complete``.
 
     Images are padded with zeros to multiples of 16 pixels and the outputs cropped back, so any size passes.
 
@@ -56,6 +57,12 @@ class ViTNetwork(nn.Module):
         self.deep_supervision = auxiliary_heads
         self.pretrained_parts: tuple[PretrainedPart, ...] = ()
         self.pretrained_report: LoadReport | None = None
+
+    def _complete(self, pretrained: Source | Sequence[Source] | None) -> None:
+        """Last step of construction: channels-last memory, which convolutions prefer, and the pretrained weights."""
+        self.to(memory_format=torch.channels_last)
+        if pretrained is not None:
+            self.load_pretrained(pretrained)
 
     def _decode(self, x: Tensor, *, auxiliary: bool) -> list[Tensor]:
         """Logits of a padded image: full resolution first, then the auxiliary ones if asked for."""
