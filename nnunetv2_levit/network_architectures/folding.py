@@ -1,11 +1,13 @@
-"""Batch norm folded into the convolution or linear layer before it, for inference."""
+"""Batch norm and layer scale folded into the convolution or linear layer before them, for inference."""
 
 import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
+from timm.models.convnext import ConvNeXtBlock
 from timm.models.levit import ConvNorm, LinearNorm
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -53,13 +55,22 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
             yield from _neighbours(module)
 
 
+def _fold_layer_scale(block: ConvNeXtBlock) -> None:
+    """gamma * (W x + b) as (gamma W) x + gamma b."""
+    layer = block.mlp.fc2
+    layer.weight.mul_(block.gamma[:, None])
+    layer.bias.mul_(block.gamma)
+    block.gamma = None
+
+
 def _refuse(*_: object, **__: object) -> None:
     raise RuntimeError("a folded network takes no other weights: load them into the network that it is a copy of")
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy of ``network`` in eval mode, for inference only, in which each batch norm that follows a convolution or a
-    linear layer is folded into it: the same function, up to rounding, with fewer kernels.
+    linear layer is folded into it, and ConvNeXt's layer scale as well: the same function, up to rounding, with fewer
+    kernels.
 
     What modules derive from weights alone is computed once as well (their ``precompute``): expanded attention biases,
     packed kernels. Covers this package's networks, timm's LeViT and ResNet blocks, nnU-Net's ConvDropoutNormReLU and
@@ -80,6 +91,10 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         for name, child in list(parent._modules.items()):
             if child in replacements:
                 parent._modules[name] = replacements[child]
+    with torch.no_grad():
+        for module in folded.modules():
+            if type(module) is ConvNeXtBlock and module.gamma is not None and not module.use_conv_mlp:
+                _fold_layer_scale(module)
     for module in folded.modules():
         if hasattr(module, "precompute"):
             module.precompute()
