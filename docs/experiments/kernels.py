@@ -25,7 +25,7 @@ from nnunetv2_levit.benchmark.networks import build
 from nnunetv2_levit.inference.backends import memory_format
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 
-NO_KERNEL = ("aten.empty", "aten._unsafe_view", "aten._reshape_alias", "aten.detach", "prim")
+NO_KERNEL = ("aten.empty", "aten._unsafe_view", "aten._reshape_alias", "aten.detach", "aten.promote_types", "prim")
 CLASSES = 9
 FAKE = FakeTensorMode()  # one for all: constants of sizes are cached
 

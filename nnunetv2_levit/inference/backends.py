@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_levit.inference.onednn import with_onednn_linears
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 from nnunetv2_levit.network_architectures.layer_norm import LayerNorm
 from nnunetv2_levit.network_architectures.pi_block import WindowedMixing
@@ -63,6 +64,8 @@ class TorchBackend:
         if device.type == "cuda":
             # of the weights left in fp32 autocast keeps copies for a whole case, if they require gradients
             network = halve_weights(network).requires_grad_()
+        elif device.type == "cpu" and not compiled:
+            network = with_onednn_linears(network)
         self.network = torch.compile(network) if compiled else network
 
     @torch.inference_mode()

@@ -4,10 +4,10 @@ import copy
 from collections.abc import Iterator
 from itertools import pairwise
 
+import torch
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.levit import ConvNorm, LinearNorm
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
-import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 

@@ -119,12 +119,12 @@ class WindowedMixing(nn.Module):
         rows, columns = (side // 2 if side < extent else 0 for side, extent in zip(self.window, grid, strict=True))
         return rows, columns
 
-    def _bias(self, padded: Grid, shift: Grid) -> Tensor:
+    def _bias(self, padded: Grid, shift: Grid, device: torch.device) -> Tensor:
         if padded == self.grid:
             return self.attention.bias(self.mask) if self.precomputed_bias is None else self.precomputed_bias
         mask = None
         if any(shift):  # another size than the network was built for
-            mask = shift_mask(padded, self.window, shift).to(self.proj.weight.device)
+            mask = shift_mask(padded, self.window, shift).to(device)
         return self.attention.bias(mask)
 
     def precompute(self) -> None:
@@ -155,7 +155,7 @@ class WindowedMixing(nn.Module):
         convolved = None if self.conv_dw is None else self.conv_dw(x).permute(0, 2, 3, 1)
         if self.attention is None:
             return convolved
-        mixed = self.attention(tokens, self._bias(padded, shift))
+        mixed = self.attention(tokens, self._bias(padded, shift, x.device))
         if convolved is not None:  # the sum has the memory layout of its first operand: windows are put together here
             mixed = convolved.reshape(mixed.shape) + mixed
         return mixed.reshape(tokens.shape)

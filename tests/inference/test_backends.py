@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_levit.inference.backends import halve_weights
+from nnunetv2_levit.inference.backends import TorchBackend, halve_weights
+from nnunetv2_levit.inference.onednn import OneDnnLinear, is_available
 from nnunetv2_levit.network_architectures import create
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 from tests.network_architectures.test_contract import randomise
@@ -26,7 +27,8 @@ def test_fp16_weights_give_what_autocast_gives(name):
     with torch.inference_mode(), half_autocast():
         assert torch.equal(halved(x), folded(x))
     layers = [module for module in halved.modules() if type(module) in (nn.Conv2d, nn.Linear)]
-    assert layers and all(layer.weight.dtype == torch.half for layer in layers)
+    assert layers
+    assert all(layer.weight.dtype == torch.half for layer in layers)
 
 
 def test_what_autocast_leaves_in_fp32_stays_so():
@@ -44,3 +46,29 @@ class Standardised(nn.Conv2d):
 
 def test_weights_of_a_subclass_stay_in_fp32():
     assert halve_weights(Standardised(1, 1, 3)).weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_copy_for_a_cpu_computes_what_the_network_does(name):
+    torch.manual_seed(0)
+    network = randomise(create(name, in_channels=1, num_classes=3, image_size=(48, 32))).eval()
+    backend = TorchBackend(network, device=torch.device("cpu"))
+    for batch in (1, 3):
+        x = torch.randn(batch, 1, 48, 32)
+        with torch.inference_mode():
+            expected = network(x)
+        torch.testing.assert_close(backend(x), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+    linears = [module for module in backend.network.modules() if isinstance(module, nn.Linear)]
+    assert all(isinstance(linear, OneDnnLinear) for linear in linears) == is_available()
+    assert not any(isinstance(module, OneDnnLinear) for module in network.modules())
+
+
+@pytest.mark.skipif(not is_available(), reason="this torch has no oneDNN linear layers")
+@pytest.mark.parametrize("shape", [(24,), (7, 24), (2, 3, 5, 24)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_onednns_linear_layer(shape, bias):
+    linear, x = nn.Linear(24, 10, bias=bias), torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(OneDnnLinear(linear)(x), linear(x))
+        if len(shape) > 2:
+            torch.testing.assert_close(OneDnnLinear(linear)(x.transpose(0, 1)), linear(x.transpose(0, 1)))
