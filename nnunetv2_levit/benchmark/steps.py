@@ -5,13 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from nnunetv2_levit.inference.backends import memory_format
-from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+from nnunetv2_levit.inference.backends import TorchBackend, memory_format, precision
 
 # mode: what it does
 MODES = {
     "inference": "forward pass of the module as it is",
-    "folded": "forward pass of the inference copy (batch norm folded)",
+    "folded": "forward pass of the predictor's copy (batch norm folded, on CUDA with fp16 weights)",
     "compiled": "the same through torch.compile",
     "onnx": "the same in ONNX Runtime, on the CPU",
     "training": "forward, cross-entropy, backward, SGD step",
@@ -38,12 +37,13 @@ def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classe
     images = images.contiguous(memory_format=layout)
     training = mode.startswith("training")
     if mode in ("folded", "compiled"):
-        network = fold_batch_norm(network)
-    network = network.to(device, memory_format=layout).train(training)
-    forward = torch.compile(network) if mode.endswith("compiled") else network
+        forward = TorchBackend(network, device=device, compiled=mode == "compiled")
+    else:
+        network = network.to(device, memory_format=layout).train(training)
+        forward = torch.compile(network) if mode == "training_compiled" else network
 
     def infer() -> None:
-        with torch.inference_mode(), torch.autocast("cuda", enabled=cuda):
+        with torch.inference_mode(), precision(device):
             forward(images)
         if cuda:
             torch.cuda.synchronize()
@@ -56,7 +56,7 @@ def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classe
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", enabled=cuda):
+        with precision(device):
             loss = nn.functional.cross_entropy(forward(images), target)
         scaler.scale(loss).backward()
         scaler.step(optimizer)

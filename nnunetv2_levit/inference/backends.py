@@ -9,7 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_levit.inference.onednn import with_onednn_linears
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+from nnunetv2_levit.network_architectures.layer_norm import LayerNorm
+from nnunetv2_levit.network_architectures.pi_block import WindowedMixing
+from nnunetv2_levit.network_architectures.upsampled_convolution import UpsampledConv2d
 
 Backend = Callable[[Tensor], Tensor]
 """Maps images (N, C, h, w) to logits (N, K, h, w) on the same device, for any N from 1."""
@@ -21,14 +25,47 @@ def memory_format(network: nn.Module) -> torch.memory_format:
     return torch.contiguous_format if instance_norm else torch.channels_last
 
 
+# What autocast computes in fp16 anyway, by exact type: a subclass may use its weights otherwise.
+HALVED = (
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Linear,
+    UpsampledConv2d,
+    LayerNorm,
+    WindowedMixing,
+)
+
+
+def halve_weights(network: nn.Module) -> nn.Module:
+    """The network with those weights in fp16 that autocast would copy to fp16 at each call; for use under autocast.
+
+    Everything else, such as batch norm's statistics and LeViT's attention biases, stays in fp32.
+    """
+    for module in network.modules():
+        if type(module) in HALVED:
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.half()
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.half())
+    return network
+
+
 class TorchBackend:
-    """A network with one fold's weights: an own copy, so that no fold waits for another's weights to be loaded."""
+    """A network with one fold's weights: an own copy, so that no fold waits for another's weights to be loaded.
+
+    To be called within `precision`, like a network in nnU-Net's predictor.
+    """
 
     def __init__(self, network: nn.Module, *, device: torch.device, compiled: bool = False) -> None:
         self.memory_format = memory_format(network)
         network = fold_batch_norm(network).to(device, memory_format=self.memory_format)
-        # autocast keeps the fp16 copies of weights for a whole case, but only of weights that require gradients
-        network.requires_grad_(device.type == "cuda")
+        if device.type == "cuda":
+            # of the weights left in fp32 autocast keeps copies for a whole case, if they require gradients
+            network = halve_weights(network).requires_grad_()
+        elif device.type == "cpu" and not compiled:
+            network = with_onednn_linears(network)
         self.network = torch.compile(network) if compiled else network
 
     @torch.inference_mode()

@@ -8,11 +8,13 @@ copy that `fold_batch_norm` makes for inference keeps expanded biases.
 
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nnunetv2_levit.network_architectures.grids import Grid
+from nnunetv2_levit.network_architectures.size_constants import PLAIN, size_constant
 
 PRECOMPUTED_BIAS_LIMIT = 2**22  # elements of an expanded bias worth keeping: 16 MiB in fp32
 
@@ -20,12 +22,15 @@ BiasPolicy = Literal["extend", "scale"]
 BIAS_POLICIES: tuple[BiasPolicy, ...] = ("extend", "scale")
 
 
-def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, *, in_float32: bool = True) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v for (B, heads, tokens, d) and a bias (heads, queries, keys).
 
-    Computed in the bias's precision (fp32 in training) whatever the autocast: pretrained biases have a standard
-    deviation of about 5, and an fp16 product q k^T can overflow.
+    Computed in the bias's precision (fp32 in training) whatever the autocast: LeViT's pretrained biases have a standard
+    deviation of about 5. With ``in_float32=False`` the operands and the bias have the precision that autocast gave the
+    query; products are added, and the softmax is taken, in fp32 inside the kernel.
     """
+    if not in_float32:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype).unsqueeze(0))
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(bias.dtype, torch.float32)
         out = F.scaled_dot_product_attention(
@@ -34,13 +39,23 @@ def biased_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) ->
     return out.to(value.dtype)
 
 
-def _expand(table: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bias (heads, queries, keys) from a table (heads, R, C) and the index of each row and column pair."""
-    heads = table.shape[0]
-    (query_rows, key_rows), (query_columns, key_columns) = rows.shape, columns.shape
-    bias = table.index_select(1, rows.flatten()).index_select(2, columns.flatten())
-    bias = bias.view(heads, query_rows, key_rows, query_columns, key_columns)
-    return bias.transpose(2, 3).reshape(heads, query_rows * query_columns, key_rows * key_columns)
+def _distances(keys: int, stride: int) -> np.ndarray:
+    """Distance of each key from every ``stride``-th one, (queries * keys,)."""
+    positions = np.arange(keys)
+    return np.abs(positions[::stride, None] - positions[None, :]).ravel()
+
+
+def _offsets(side: int) -> np.ndarray:
+    """Signed offset of each position of a window from each, counted from 0: (side * side,)."""
+    positions = np.arange(side)
+    return (positions[:, None] - positions[None, :] + side - 1).ravel()
+
+
+def _expand(table: Tensor, rows: Tensor, columns: Tensor, key_grid: Grid) -> Tensor:
+    """Bias (heads, queries, keys) from a table (heads, R, C) and the index of each pair of rows and of columns."""
+    bias = table.index_select(1, rows).index_select(2, columns)
+    bias = bias.unflatten(2, (-1, key_grid[1])).unflatten(1, (-1, key_grid[0]))
+    return bias.transpose(2, 3).flatten(3).flatten(1, 2)
 
 
 def expand_attention_bias(table: Tensor, *, table_grid: Grid, key_grid: Grid, query_stride: int = 1) -> Tensor:
@@ -49,25 +64,21 @@ def expand_attention_bias(table: Tensor, *, table_grid: Grid, key_grid: Grid, qu
     Queries stand on every ``query_stride``-th row and column of the key grid. ``key_grid`` may be smaller than
     ``table_grid`` (its offsets are then a corner of the table), never larger.
     """
-    offsets = []
+    indices = []
     for axis in (0, 1):
         if key_grid[axis] > table_grid[axis]:
             raise ValueError(
                 f"the network was built for a token grid of {table_grid[0]}x{table_grid[1]} and got "
                 f"{key_grid[0]}x{key_grid[1]}: build it with the image size that it is given, or resize its biases"
             )
-        keys = torch.arange(key_grid[axis], device=table.device)
-        offsets.append((keys[::query_stride, None] - keys[None, :]).abs())
-    return _expand(table.view(-1, *table_grid), *offsets)
+        indices.append(size_constant(_distances, (PLAIN[key_grid[axis]], query_stride), torch.long, table.device))
+    return _expand(table.view(-1, *table_grid), *indices, key_grid)
 
 
 def expand_relative_position_bias(table: Tensor, *, window: Grid) -> Tensor:
     """Bias (heads, tokens, tokens) of one window from Swin's table ((2h-1) * (2w-1), heads)."""
-    offsets = []
-    for side in window:
-        positions = torch.arange(side, device=table.device)
-        offsets.append(positions[:, None] - positions[None, :] + side - 1)
-    return _expand(table.T.reshape(-1, 2 * window[0] - 1, 2 * window[1] - 1), *offsets)
+    indices = (size_constant(_offsets, (side,), torch.long, table.device) for side in window)
+    return _expand(table.T.reshape(-1, 2 * window[0] - 1, 2 * window[1] - 1), *indices, window)
 
 
 def _offset_interpolation(old: int, new: int, policy: BiasPolicy) -> Tensor:

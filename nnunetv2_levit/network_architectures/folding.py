@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution or linear layer before it, for inference."""
+"""Batch norm and layer scale folded into the convolution or linear layer before them, for inference."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from timm.layers import StdConv2d
 from timm.models._features import FeatureListNet
+from timm.models.convnext import ConvNeXtBlock
 from timm.models.levit import ConvNorm, LinearNorm
 from timm.models.res2net import Bottle2neck
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -84,13 +85,22 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
             yield from (pair for pair in _neighbours(module.values()) if pair[0] not in returned)
 
 
+def _fold_layer_scale(block: ConvNeXtBlock) -> None:
+    """gamma * (W x + b) as (gamma W) x + gamma b."""
+    layer = block.mlp.fc2
+    layer.weight.mul_(block.gamma[:, None])
+    layer.bias.mul_(block.gamma)
+    block.gamma = None
+
+
 def _refuse(*_: object, **__: object) -> None:
     raise RuntimeError("a folded network takes no other weights: load them into the network that it is a copy of")
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy of ``network`` in eval mode, for inference only, in which each batch norm that follows a convolution or a
-    linear layer is folded into it: the same function, up to rounding, with fewer kernels.
+    linear layer is folded into it, and ConvNeXt's layer scale as well: the same function, up to rounding, with fewer
+    kernels.
 
     What is derived from weights alone is computed once as well: expanded attention biases and packed kernels (the
     modules' ``precompute``), and standardised kernels. Covers this package's networks, timm's LeViT and ResNet blocks,
@@ -113,6 +123,10 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
         for name, child in list(parent._modules.items()):
             if child in replacements:
                 parent._modules[name] = replacements[child]
+    with torch.no_grad():
+        for module in folded.modules():
+            if type(module) is ConvNeXtBlock and module.gamma is not None and not module.use_conv_mlp:
+                _fold_layer_scale(module)
     for module in folded.modules():
         if hasattr(module, "precompute"):
             module.precompute()

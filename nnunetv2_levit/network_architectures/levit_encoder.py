@@ -113,15 +113,16 @@ class Attention(nn.Module):
         batch, tokens, _ = x.shape
         if self.identity:
             return self.proj(self._at_queries(self.v(x), grid))
+        bias = self.precomputed_bias if grid == self.grid and self.precomputed_bias is not None else self._bias(grid)
+        precision = torch.promote_types(bias.dtype, torch.float32)  # that of `biased_attention`: one copy, not three
         if self.query_stride == 1:
-            qkv = self.qkv(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
+            qkv = self.qkv(x).to(precision).view(batch, tokens, self.heads, -1).transpose(1, 2)
             query, key, value = qkv.split([self.key_dim, self.key_dim, self.value_dim], dim=3)
         else:
-            kv = self.kv(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
+            kv = self.kv(x).to(precision).view(batch, tokens, self.heads, -1).transpose(1, 2)
             key, value = kv.split([self.key_dim, self.value_dim], dim=3)
             query = self.q(self._at_queries(x, grid)).view(batch, -1, self.heads, self.key_dim).transpose(1, 2)
-        bias = self.precomputed_bias if grid == self.grid and self.precomputed_bias is not None else self._bias(grid)
-        out = biased_attention(query, key, value, bias)
+        out = biased_attention(query, key, value, bias).to(x.dtype)
         return self.proj(out.transpose(1, 2).reshape(batch, -1, self.heads * self.value_dim))
 
 

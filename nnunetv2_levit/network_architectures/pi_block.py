@@ -4,6 +4,8 @@ Feature maps are (B, C, H, W) in channels-last memory throughout: layer norms an
 without a copy, and so do the depth-wise convolutions.
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp
@@ -16,8 +18,10 @@ from nnunetv2_levit.network_architectures.attention_bias import (
     expand_relative_position_bias,
 )
 from nnunetv2_levit.network_architectures.grids import Grid
+from nnunetv2_levit.network_architectures.layer_norm import LayerNorm, norm_channels
 
 MASKED = -100.0  # Swin's
+CONVNEXT_NORM = partial(LayerNorm, eps=1e-6)  # timm's eps
 
 
 def shift_mask(grid: Grid, window: Grid, shift: Grid) -> Tensor:
@@ -38,8 +42,12 @@ def shift_mask(grid: Grid, window: Grid, shift: Grid) -> Tensor:
 
 
 class WindowAttention(nn.Module):
-    """Swin's window attention without its output projection: (B, H, W, C) -> (B, H, W, C), H and W multiples of the
-    window. QKV has a bias; so has each pair of positions in a window (one table for all windows)."""
+    """Swin's window attention without its output projection. QKV has a bias; so has each pair of positions in a window
+    (one table for all windows).
+
+    ``forward`` takes (B, H, W, C), H and W multiples of the window h x w, and the `bias`; it returns a view
+    (B, H / h, h, W / w, w, heads, C / heads), which lies in memory window by window.
+    """
 
     def __init__(self, *, width: int, heads: int, window: Grid) -> None:
         super().__init__()
@@ -47,31 +55,25 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         table = torch.empty((2 * window[0] - 1) * (2 * window[1] - 1), heads)
         self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
-        self.register_buffer("precomputed_bias", None, persistent=False)
 
-    def _bias(self) -> Tensor:
-        return expand_relative_position_bias(self.relative_position_bias_table, window=self.window)
+    def bias(self, mask: Tensor | None) -> Tensor:
+        """What is added to the products: (heads, tokens, tokens), or with a mask (windows * heads, tokens, tokens)."""
+        bias = expand_relative_position_bias(self.relative_position_bias_table, window=self.window)
+        return bias if mask is None else (bias + mask[:, None].to(bias.dtype)).flatten(0, 1)
 
-    def precompute(self) -> None:
-        """Keep the bias expanded, where it is small (see `fold_batch_norm`)."""
-        if self.heads * (self.window[0] * self.window[1]) ** 2 <= PRECOMPUTED_BIAS_LIMIT:
-            self.precomputed_bias = self._bias().detach()
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
         wh, ww = self.window
         rows, columns, tokens, depth = height // wh, width // ww, wh * ww, channels // self.heads
-        qkv = self.qkv(x).view(batch, rows, wh, columns, ww, 3, self.heads, depth)
-        qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)  # 3, batch, rows, columns, heads, wh, ww, depth
-        bias = self._bias() if self.precomputed_bias is None else self.precomputed_bias
-        if mask is None:
-            qkv = qkv.reshape(3, batch * rows * columns, self.heads, tokens, depth)
+        # windows are taken apart before QKV, which is three times as wide
+        x = x.view(batch, rows, wh, columns, ww, channels).transpose(2, 3).reshape(-1, tokens, channels)
+        qkv = self.qkv(x)
+        if bias.shape[0] == self.heads:
+            qkv = qkv.view(-1, tokens, 3, self.heads, depth).permute(2, 0, 3, 1, 4)
         else:  # windows beside heads, so that each has its own mask
-            qkv = qkv.reshape(3, batch, rows * columns * self.heads, tokens, depth)
-            bias = (bias + mask[:, None].to(bias.dtype)).flatten(0, 1)
-        out = biased_attention(*qkv.unbind(0), bias)
-        out = out.reshape(batch, rows, columns, self.heads, wh, ww, depth).permute(0, 1, 4, 2, 5, 3, 6)
-        return out.reshape(batch, height, width, channels)
+            qkv = qkv.view(batch, rows * columns, tokens, 3, self.heads, depth).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
+        out = biased_attention(*qkv.unbind(0), bias, in_float32=False)
+        return out.reshape(batch, rows, columns, self.heads, wh, ww, depth).permute(0, 1, 4, 2, 5, 3, 6)
 
 
 class WindowedMixing(nn.Module):
@@ -105,6 +107,7 @@ class WindowedMixing(nn.Module):
         self.grid = self._padded(grid)
         mask = shift_mask(self.grid, window, self._shift(grid)) if attention and any(self._shift(grid)) else None
         self.register_buffer("mask", mask, persistent=False)  # depends on sizes alone, never on weights
+        self.register_buffer("precomputed_bias", None, persistent=False)
 
     def _padded(self, grid: Grid) -> Grid:
         (height, width), (wh, ww) = grid, self.window
@@ -115,6 +118,20 @@ class WindowedMixing(nn.Module):
             return 0, 0
         rows, columns = (side // 2 if side < extent else 0 for side, extent in zip(self.window, grid, strict=True))
         return rows, columns
+
+    def _bias(self, padded: Grid, shift: Grid, device: torch.device) -> Tensor:
+        if padded == self.grid:
+            return self.attention.bias(self.mask) if self.precomputed_bias is None else self.precomputed_bias
+        mask = None
+        if any(shift):  # another size than the network was built for
+            mask = shift_mask(padded, self.window, shift).to(device)
+        return self.attention.bias(mask)
+
+    def precompute(self) -> None:
+        """Keep bias and mask added up, where they are small (see `fold_batch_norm`)."""
+        if self.attention is not None:
+            bias = self.attention.bias(self.mask).detach()
+            self.precomputed_bias = bias if bias.numel() <= PRECOMPUTED_BIAS_LIMIT else None
 
     def forward(self, x: Tensor) -> Tensor:
         grid = (x.shape[2], x.shape[3])
@@ -134,16 +151,14 @@ class WindowedMixing(nn.Module):
 
     def _mix(self, x: Tensor, padded: Grid, shift: Grid) -> Tensor:
         """Attention plus convolution of a padded and rolled map, (B, C, H, W) -> (B, H, W, C)."""
+        tokens = x.permute(0, 2, 3, 1)
         convolved = None if self.conv_dw is None else self.conv_dw(x).permute(0, 2, 3, 1)
         if self.attention is None:
             return convolved
-        mask = None
-        if any(shift):
-            mask = self.mask
-            if padded != self.grid:  # another size than the network was built for
-                mask = shift_mask(padded, self.window, shift).to(x.device)
-        attended = self.attention(x.permute(0, 2, 3, 1), mask)
-        return attended if convolved is None else attended + convolved
+        mixed = self.attention(tokens, self._bias(padded, shift, x.device))
+        if convolved is not None:  # the sum has the memory layout of its first operand: windows are put together here
+            mixed = convolved.reshape(mixed.shape) + mixed
+        return mixed.reshape(tokens.shape)
 
 
 class PIBlock(nn.Module):
@@ -180,9 +195,12 @@ class PIBlock(nn.Module):
         super().__init__()
         self.paper = paper
         self.local = ConvNeXtBlock(
-            width, ls_init_value=None if paper else layer_scale, drop_path=0.0 if paper else drop_path
+            width,
+            ls_init_value=None if paper else layer_scale,
+            drop_path=0.0 if paper else drop_path,
+            norm_layer=CONVNEXT_NORM,
         )
-        self.norm = nn.Identity() if paper else nn.LayerNorm(width)
+        self.norm = nn.Identity() if paper else LayerNorm(width)
         self.mixing = WindowedMixing(
             width=width,
             heads=heads,
@@ -199,8 +217,7 @@ class PIBlock(nn.Module):
         x = self.local(x)
         if self.paper:
             return self.mixing(x)
-        normed = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return x + self.drop_path(self.mixing(normed))
+        return x + self.drop_path(self.mixing(norm_channels(self.norm, x)))
 
 
 class SwinBlock(nn.Module):
@@ -210,19 +227,19 @@ class SwinBlock(nn.Module):
         self, *, width: int, heads: int, window: Grid, grid: Grid, shifted: bool, drop_path: float, **_: object
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = LayerNorm(width)
         self.mixing = WindowedMixing(
             width=width, heads=heads, window=window, grid=grid, shifted=shifted, convolution=False
         )
-        self.norm2 = nn.LayerNorm(width)
+        self.norm2 = LayerNorm(width)
         self.mlp = Mlp(width, 4 * width)
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.mixing(self.norm1(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)))
+        x = x + self.drop_path(self.mixing(norm_channels(self.norm1, x)))
         return x + self.drop_path(self.mlp(self.norm2(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2))
 
 
 def convnext_block(*, width: int, drop_path: float, layer_scale: float, **_: object) -> ConvNeXtBlock:
     """ConvNeXt's block (Table 5, "CNX"), which is the first part of a PI block."""
-    return ConvNeXtBlock(width, ls_init_value=layer_scale, drop_path=drop_path)
+    return ConvNeXtBlock(width, ls_init_value=layer_scale, drop_path=drop_path, norm_layer=CONVNEXT_NORM)

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.grids import Grid, halved
+from nnunetv2_levit.network_architectures.layer_norm import LayerNorm, norm_channels
 
 SMALLEST_WINDOW = 7  # the paper's smallest
 
@@ -39,24 +40,19 @@ def choose_windows(image_size: Grid, stem_stride: int) -> list[Grid]:
     return list(zip(*per_axis, strict=True))
 
 
-def _layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Layer norm over the channels of (B, C, H, W)."""
-    return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class StemBlock(nn.Module):
     """3x3 stride 2, GELU, LN, 3x3, GELU, LN; the stem's last block omits its final GELU and LN."""
 
     def __init__(self, in_channels: int, out_channels: int, *, last: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
-        self.norm1 = nn.LayerNorm(out_channels)
+        self.norm1 = LayerNorm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.norm2 = None if last else nn.LayerNorm(out_channels)
+        self.norm2 = None if last else LayerNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv2(_layer_norm(self.norm1, F.gelu(self.conv1(x))))
-        return x if self.norm2 is None else _layer_norm(self.norm2, F.gelu(x))
+        x = self.conv2(norm_channels(self.norm1, F.gelu(self.conv1(x))))
+        return x if self.norm2 is None else norm_channels(self.norm2, F.gelu(x))
 
 
 class HeadBlock(nn.Module):
@@ -66,13 +62,13 @@ class HeadBlock(nn.Module):
         super().__init__()
         out_channels = in_channels // 2
         self.conv1 = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
-        self.norm1 = nn.LayerNorm(out_channels)
+        self.norm1 = LayerNorm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.norm2 = nn.LayerNorm(out_channels)
+        self.norm2 = LayerNorm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _layer_norm(self.norm1, F.gelu(self.conv1(x)))
-        return _layer_norm(self.norm2, F.gelu(self.conv2(x)))
+        x = norm_channels(self.norm1, F.gelu(self.conv1(x)))
+        return norm_channels(self.norm2, F.gelu(self.conv2(x)))
 
 
 class Downsampling(nn.Module):
@@ -80,11 +76,11 @@ class Downsampling(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.reduction = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.reduction(_layer_norm(self.norm, F.gelu(x)))
+        return self.reduction(norm_channels(self.norm, F.gelu(x)))
 
 
 class Upsampling(nn.Module):
@@ -92,11 +88,11 @@ class Upsampling(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
         self.up = nn.ConvTranspose2d(width, width // 2, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.up(_layer_norm(self.norm, x))
+        return self.up(norm_channels(self.norm, x))
 
 
 class Encoder(nn.Module):
@@ -107,17 +103,17 @@ class Encoder(nn.Module):
         depth = stem_stride.bit_length() - 1
         channels = [in_channels, *(width >> (depth - 1 - i) for i in range(depth))]
         self.stem = nn.Sequential(*(StemBlock(channels[i], channels[i + 1], last=i == depth - 1) for i in range(depth)))
-        self.stem_norm = nn.LayerNorm(width)
+        self.stem_norm = LayerNorm(width)
         self.stages = nn.ModuleList([nn.Sequential(*blocks) for blocks in stages])
         self.downsamplings = nn.ModuleList([Downsampling(width << i) for i in range(3)])
-        self.norms = nn.ModuleList([nn.LayerNorm(width << i) for i in range(4)])
+        self.norms = nn.ModuleList([LayerNorm(width << i) for i in range(4)])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = _layer_norm(self.stem_norm, self.stem(x))
+        x = norm_channels(self.stem_norm, self.stem(x))
         outputs = []
         for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             x = stage(x)
-            outputs.append(_layer_norm(norm, x))
+            outputs.append(norm_channels(norm, x))
             if index < 3:
                 x = self.downsamplings[index](x)
         return outputs

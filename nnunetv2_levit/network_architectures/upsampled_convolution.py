@@ -13,8 +13,7 @@ follow one another are one product of matrices. A 1x1 convolution simply changes
 bias, as the weights of an interpolation sum to 1.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -25,10 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.grids import Grid
-
-# An index has to be a plain number: a graph compiled for sizes left open is compiled anew for these (int() would leave
-# them open, and the matrices could not be constants).
-PLAIN = tuple(range(4097))
+from nnunetv2_levit.network_architectures.size_constants import PLAIN, size_constant
 
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
 
@@ -92,21 +88,6 @@ def _column_matrix(sides: tuple[int, ...]) -> np.ndarray:
     return taps.transpose(1, 2, 0).reshape(taps.shape[1], -1)
 
 
-def _constant(build: Callable[..., np.ndarray], chains: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # training may need later what a prediction left in the cache
-        return torch.from_numpy(build(*chains)).to(device, dtype)
-
-
-_cached_constant = lru_cache(maxsize=256)(_constant)
-
-
-@torch.compiler.assume_constant_result
-def _matrix(build: Callable[..., np.ndarray], chains: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A matrix of sizes alone. Not cached while a graph is traced: a fake tensor would stay behind."""
-    constant = _constant if torch.compiler.is_compiling() else _cached_constant
-    return constant(build, chains, dtype, device)
-
-
 def pack_weight(weight: Tensor) -> Tensor:
     """A kernel (O, C, 3, 3) as the matrices of its taps, (9 O, C) in the order (row tap, column tap, O)."""
     return weight.permute(2, 3, 0, 1).reshape(-1, weight.shape[1])
@@ -136,10 +117,10 @@ def mixed_before_upsampling(sources: Sequence[Source], weights: Sequence[Tensor]
         h, w = source.grids()[0]
         for tap, tap_weight in enumerate(weight.chunk(3)):
             y = _mix(source.map, tap_weight, middle if index == 0 and tap == 1 else None)
-            columns = _matrix(_column_matrix, (chains[index][1],), y.dtype, y.device)
+            columns = size_constant(_column_matrix, (chains[index][1],), y.dtype, y.device)
             y = torch.matmul(columns, y.reshape(batch * h, 3 * w, out_channels))
             mixed.append(y.view(batch, h, width * out_channels))
-    rows = _matrix(_row_matrix, tuple(vertical for vertical, _ in chains), y.dtype, y.device)
+    rows = size_constant(_row_matrix, tuple(vertical for vertical, _ in chains), y.dtype, y.device)
     out = torch.matmul(rows, torch.cat(mixed, dim=1))
     return out.view(batch, height, width, out_channels).permute(0, 3, 1, 2)
 

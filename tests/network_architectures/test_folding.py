@@ -46,6 +46,8 @@ def test_folding_keeps_the_function_of_every_network(name):
     if name.startswith("transfuse"):
         assert batch_norms(folded) == 3  # those before the first convolution of each fusion's residual block
     assert not any(isinstance(module, StdConv2d) for module in folded.modules())
+    if name.startswith("unet2022"):
+        assert not any(name.endswith("gamma") for name in folded.state_dict())
 
 
 @pytest.mark.parametrize("architecture", [PlainConvUNet, ResidualEncoderUNet])

@@ -121,7 +121,8 @@ def test_the_block_as_coded_and_as_printed():
             first = x + (1.0 if paper else 0.5) * mlp
             n = first if paper else module.norm(first.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
             mixing = module.mixing
-            mixed = mixing.attention(n.permute(0, 2, 3, 1), None) + mixing.conv_dw(n).permute(0, 2, 3, 1)
+            attended = mixing.attention(n.permute(0, 2, 3, 1), mixing.attention.bias(None)).reshape(2, 4, 4, 16)
+            mixed = attended + mixing.conv_dw(n).permute(0, 2, 3, 1)
             projected = mixing.proj(mixed).permute(0, 3, 1, 2)
             expected = projected + (mixed.permute(0, 3, 1, 2) if paper else first)
             torch.testing.assert_close(module(x), expected)
