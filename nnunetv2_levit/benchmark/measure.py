@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from nnunetv2_levit.benchmark.memory import peak_memory
 from nnunetv2_levit.benchmark.networks import NAMES, build
-from nnunetv2_levit.benchmark.steps import MODES, make_step
+from nnunetv2_levit.benchmark.steps import MODES, Step, make_step
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.inference.batching import is_out_of_memory, release_cached_memory
 
 MEASURED_MEMORY = ("inference", "training")
 
@@ -40,6 +41,21 @@ def _check(networks, patch_sizes, batch_sizes, modes, device, repetitions) -> No
         raise UserError("mode onnx is measured on the CPU: use --device cpu, or leave it out")
 
 
+def _why_not(step: Step) -> str | None:
+    """Why a step can't be measured, after trying it once; None where it can."""
+    try:
+        step()
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        return "batch norm needs more than one value for each channel in training"
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return "out of memory"
+    return None
+
+
 def run(
     *,
     networks: Sequence[str],
@@ -54,7 +70,8 @@ def run(
 ) -> dict[str, Any]:
     """Measure every network at every patch and batch size; returns the machine and one row each.
 
-    ``seconds_per_image`` of a row has a number for each mode: medians over rounds in which the networks take turns.
+    ``seconds_per_image`` of a row has a number for each mode: medians over rounds in which the networks take turns; or
+    None, and the reason in ``not_measured``, where memory does not suffice or an image is too small to train on alone.
 
     Raises:
         UserError: an unknown network or mode, an impossible patch or batch size, or no such device.
@@ -69,12 +86,19 @@ def run(
     for patch, batch in tqdm(jobs, desc="measuring"):
         shape = (batch, in_channels, *patch)
         images = torch.randn(shape, device=device)
-        seconds: dict[str, dict[str, float]] = {name: {} for name in networks}
+        seconds: dict[str, dict[str, float | None]] = {name: dict.fromkeys(modes) for name in networks}
+        reasons: dict[str, dict[str, str]] = {name: {} for name in networks}
         for mode in modes:
-            steps = {
-                name: make_step(new(name, patch).to(device), mode, images=images, num_classes=num_classes)
-                for name in networks
-            }
+            steps = {}
+            for name in networks:
+                step = make_step(new(name, patch).to(device), mode, images=images, num_classes=num_classes)
+                if reason := _why_not(step):
+                    reasons[name][mode] = reason
+                    tqdm.write(f"{name}, {mode}, batch {batch} of {patch[0]}x{patch[1]} not measured: {reason}")
+                    del step
+                    release_cached_memory(images.device)
+                else:
+                    steps[name] = step
             for name, value in interleaved(steps, repetitions=repetitions, text=mode).items():
                 seconds[name][mode] = value / batch
             del steps
@@ -88,9 +112,10 @@ def run(
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "gmac_per_image": round(multiply_adds(network, images[:1]) / 1e9, 3),
                 "seconds_per_image": seconds[name],
+                "not_measured": reasons[name],
                 "peak_memory_mib": {},
             }
-            for mode in (mode for mode in MEASURED_MEMORY if memory and mode in modes):
+            for mode in (mode for mode in MEASURED_MEMORY if memory and seconds[name].get(mode) is not None):
                 peak = peak_memory(name, mode, shape=shape, num_classes=num_classes, device=device)
                 row["peak_memory_mib"][mode] = round(peak, 1)
             rows.append(row)

@@ -1,5 +1,6 @@
 """Tables and figures of measured costs, from their JSON."""
 
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ def as_markdown(result: dict[str, Any]) -> str:
         height, width = row["patch_size"]
         cells = [row["network"], f"{height}×{width}", str(row["batch_size"])]
         cells += [f"{row['parameters'] / 1e6:.2f}", f"{row['gmac_per_image']:.2f}"]
-        cells += [f"{1e3 * row['seconds_per_image'][mode]:.2f}" for mode in modes]
-        cells += [f"{row['peak_memory_mib'][mode]:.0f}" for mode in measured]
+        times = [row["seconds_per_image"][mode] for mode in modes]
+        cells += ["–" if seconds is None else f"{1e3 * seconds:.2f}" for seconds in times]
+        cells += [f"{row['peak_memory_mib'][m]:.0f}" if m in row["peak_memory_mib"] else "–" for m in measured]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -40,9 +42,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
     the batch where one patch was measured; a line for each network."""
     rows = result["rows"]
     by_patch = len({tuple(row["patch_size"]) for row in rows}) > 1
-    panels = [(mode, "images / s", lambda row, m=mode: 1 / row["seconds_per_image"][m]) for mode in result["modes"]]
-    for mode in rows[0]["peak_memory_mib"]:
-        panels.append((f"memory, {mode}", "MiB", lambda row, m=mode: row["peak_memory_mib"][m]))
+    panels = [
+        (mode, "images / s", lambda row, m=mode: 1 / seconds if (seconds := row["seconds_per_image"][m]) else nan)
+        for mode in result["modes"]
+    ]
+    for mode in {mode: None for row in rows for mode in row["peak_memory_mib"]}:
+        panels.append((f"memory, {mode}", "MiB", lambda row, m=mode: row["peak_memory_mib"].get(m, nan)))
     figure, axes = _figure(len(panels))
     names = list(dict.fromkeys(row["network"] for row in rows))
     for axis, (title, unit, value) in zip(axes, panels, strict=True):
@@ -56,7 +61,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.plot(x, y, ("o-", "s--", "^:")[index // 10 % 3], label=name, color=f"C{index % 10}")
         axis.set(title=title, xlabel="patch side (pixels)" if by_patch else "batch size", ylabel=unit)
         axis.set_xscale("log", base=2)
-        axis.set_yscale("log")
+        if not all(isnan(value(row)) for row in rows):  # a logarithmic axis needs a value
+            axis.set_yscale("log")
         axis.grid(alpha=0.3)
     axes[-1].legend(fontsize=7)
     figure.suptitle(f"{result['device']}, {result['precision']}", fontsize=9)

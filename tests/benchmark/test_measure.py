@@ -2,11 +2,14 @@ import json
 
 import pytest
 import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
 from nnunetv2_levit import cli
+from nnunetv2_levit.benchmark import measure
 from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.benchmark.memory import peak_memory
 from nnunetv2_levit.benchmark.networks import build
+from nnunetv2_levit.benchmark.steps import make_step
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.network_architectures import create, upsampled_convolution
 
@@ -53,6 +56,30 @@ def test_the_command_writes_json_a_table_and_a_figure(tmp_path, capsys):
     assert capsys.readouterr().out.count("| levit_unet_128s |") == 4
     assert out.with_suffix(".md").read_text().count("| nnunet_plain | 64×48 |") == 2
     assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_can_not_be_measured_is_said_and_the_rest_is_measured(tmp_path, monkeypatch, capsys):
+    """One image of 32 x 32 leaves a single token, on which batch norm can't be trained; and memory that runs out."""
+
+    def scarce(network, mode, *, images, num_classes):
+        def fail():
+            raise RuntimeError("CUDA out of memory.")
+
+        step = make_step(network, mode, images=images, num_classes=num_classes)
+        return fail if isinstance(network, PlainConvUNet) and mode == "training" else step
+
+    monkeypatch.setattr(measure, "make_step", scarce)
+    out = tmp_path / "cost.json"
+    what = "--networks levit_unet_128s nnunet_plain --patch 32 --modes inference training"
+    cli.main(["benchmark", *what.split(), "--repetitions", "1", "--no-memory", "-o", str(out)])
+    levit, nnunet = json.loads(out.read_text())["rows"]
+    assert "more than one value" in levit["not_measured"]["training"]
+    assert nnunet["not_measured"] == {"training": "out of memory"}
+    for row in (levit, nnunet):
+        assert row["seconds_per_image"]["inference"] > 0
+        assert row["seconds_per_image"]["training"] is None
+    assert "nnunet_plain, training, batch 1 of 32x32 not measured: out of memory" in capsys.readouterr().out
+    assert out.with_suffix(".png").is_file()
 
 
 @pytest.mark.slow
