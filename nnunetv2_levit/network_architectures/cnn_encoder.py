@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import timm
 from torch import nn
 
+from nnunetv2_levit.network_architectures.layer_norm import norms_in_autocast_precision
+
 
 @dataclass(frozen=True)
 class CNN:
@@ -24,6 +26,7 @@ CNNS = {
 }
 
 
+@norms_in_autocast_precision()
 def build_cnn(cnn: CNN, *, in_channels: int, strides: tuple[int, ...]) -> nn.Module:
     """Module from (B, C, H, W) to the maps at ``strides`` (of 2, 4, 8, 16), finest first; later stages are left out."""
     return timm.create_model(

@@ -1,5 +1,9 @@
-"""Layer norm that stays in the precision of autocast."""
+"""Layer and group norms that stay in the precision of autocast."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from timm.layers import is_fast_norm, set_fast_norm
 from timm.layers.fast_norm import fast_layer_norm
 from torch import Tensor, nn
 
@@ -19,3 +23,14 @@ class LayerNorm(nn.LayerNorm):
 def norm_channels(norm: nn.Module, x: Tensor) -> Tensor:
     """Layer norm over the channels of (B, C, H, W); no copy in channels-last memory."""
     return norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+@contextmanager
+def norms_in_autocast_precision() -> Iterator[None]:
+    """What timm builds meanwhile gets group norms that do as `LayerNorm` does."""
+    before = is_fast_norm()
+    set_fast_norm(True)
+    try:
+        yield
+    finally:
+        set_fast_norm(before)

@@ -14,6 +14,7 @@ from timm.models.resnetv2 import Bottleneck, DownsampleConv
 from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.grids import halved
+from nnunetv2_levit.network_architectures.layer_norm import norms_in_autocast_precision
 
 DEPTHS, WIDTHS, STEM_WIDTH = (3, 4, 9), (256, 512, 1024), 64
 
@@ -32,6 +33,7 @@ def _projection(in_channels: int, out_channels: int, *, norm_layer: Any, **optio
 class ResNetV2Encoder(nn.Module):
     """(B, C, H, W) with H and W multiples of 16 -> maps of 64, 256, 512 and 1024 channels at 1/2, 1/4, 1/8 and 1/16."""
 
+    @norms_in_autocast_precision()
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(

@@ -14,6 +14,7 @@ bias, as the weights of an interpolation sum to 1.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -41,10 +42,15 @@ class Source(NamedTuple):
 
 
 def upsample(x: Tensor, size: Grid) -> Tensor:
-    """Bilinear resize of (B, C, h, w) to ``size`` with aligned corners; the input itself where it fits already."""
+    """Bilinear resize of (B, C, h, w) to ``size`` with aligned corners; the input itself where it fits already.
+
+    The output has the precision of ``x``. Autocast would compute it in fp32 and leave it so, copies before and after
+    included; only the backward pass needs that, which adds up many values of the finer map.
+    """
     if (x.shape[2], x.shape[3]) == size:
         return x
-    return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
+    with nullcontext() if x.requires_grad else torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=True).to(x.dtype)
 
 
 def resize(source: Source) -> Tensor:

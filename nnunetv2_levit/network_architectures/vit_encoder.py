@@ -13,6 +13,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.grids import Grid
+from nnunetv2_levit.network_architectures.layer_norm import LayerNorm
 from nnunetv2_levit.network_architectures.pretrained import adapt_first_convolution
 
 PATCH = 16
@@ -67,7 +68,7 @@ class ViTEncoder(nn.Module):
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, width, patch, stride=patch)))
         self.pos_embed = nn.Parameter(torch.empty(1, grid[0] * grid[1], width))
         self.dropout = nn.Dropout(dropout)
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm = partial(LayerNorm, eps=1e-6)
         self.blocks = nn.ModuleList(
             [Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(blocks)]
         )
@@ -83,7 +84,8 @@ class ViTEncoder(nn.Module):
         x = self.patch_embed(x)
         grid = (x.shape[2], x.shape[3])
         positions = resize_position_embedding(self.pos_embed, old_grid=self.grid, new_grid=grid)
-        x = self.dropout(x.flatten(2).transpose(1, 2) + positions)
+        # in autocast's precision from here on: fp32 positions would make all that is added to them fp32
+        x = self.dropout(x.flatten(2).transpose(1, 2) + positions.to(x.dtype))
         outputs = []
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)

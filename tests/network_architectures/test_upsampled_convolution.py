@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from nnunetv2_levit.network_architectures import upsampled_convolution
-from nnunetv2_levit.network_architectures.upsampled_convolution import Source, UpsampledConv2d, pays, resize
+from nnunetv2_levit.network_architectures.upsampled_convolution import Source, UpsampledConv2d, pays, resize, upsample
 
 CASES = {  # sizes of each source, its own first; all end alike
     "doubled": [((7, 5), (14, 10))],
@@ -88,6 +88,9 @@ def test_autocast_takes_the_dtype_of_the_activation(always, dtype, kernel):
     module, sources = build("several resolutions", kernel=kernel, dtype=torch.float32)
     with torch.no_grad(), torch.autocast("cpu", dtype=dtype):
         out = module(sources)
+        assert upsample(out, (9, 9)).dtype == dtype  # autocast would have it in fp32
+        with torch.enable_grad():
+            assert upsample(out.requires_grad_(), (9, 9)).dtype == dtype
     assert out.dtype == dtype
     torch.testing.assert_close(out.float(), reference(module, sources).detach(), rtol=0.05, atol=0.05)
 

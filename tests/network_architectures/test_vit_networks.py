@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import create
@@ -91,6 +92,31 @@ def test_transunets_encoder_pads_only_the_skip():
     assert [tuple(m.shape[1:]) for m in maps] == [(64, 48, 32), (256, 24, 16), (512, 12, 8), (1024, 6, 4)]
     assert maps[1][:, :, -1].abs().max() == maps[1][:, :, :, -1].abs().max() == 0
     assert maps[1][:, :, -2].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "module"), [("transunet_1block", "cnn"), ("transfuse_lstar", "cnn"), ("unetr2d_1block", "vit")]
+)
+def test_encoders_leave_no_map_in_fp32_under_cudas_autocast(name, module):
+    """On tensors that pretend to be there; CUDA's autocast computes norms in fp32, a CPU's does not."""
+    encoder = getattr(build(name, blocks=1), module)
+    seen = []
+    for part in encoder.modules():
+        part.register_forward_hook(lambda part, _, out: seen.append((type(part).__name__, out)))
+    with FakeTensorMode(), torch.device("cuda"), torch.no_grad():
+        for part in encoder.modules():
+            for tensors in (part._parameters, part._buffers):
+                tensors |= {key: torch.empty(value.shape) for key, value in tensors.items() if value is not None}
+        torch.set_autocast_dtype("cuda", torch.half)
+        torch.set_autocast_enabled("cuda", True)
+        try:
+            encoder(torch.randn(1, 1, 64, 80))
+        finally:
+            torch.set_autocast_enabled("cuda", False)
+            torch.clear_autocast_cache()
+    maps = [(kind, out.dtype) for kind, out in seen if isinstance(out, torch.Tensor)]
+    assert len(maps) > 5
+    assert {dtype for _, dtype in maps} == {torch.half}, maps
 
 
 def test_gates_by_hand():
