@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
 from nnunetv2_levit.trainers import trainer_class
 
 
@@ -23,6 +25,17 @@ RecipeAdamW2e3 = variant("RecipeAdamW2e3", LEVIT, learning_rate=2e-3)
 RecipeSGD = variant(  # nnU-Net's own recipe
     "RecipeSGD", LEVIT, optimizer="sgd", learning_rate=1e-2, weight_decay=3e-5, warmup=0.0, gradient_clip=12.0
 )
+DeepSupervision = variant("DeepSupervision", LEVIT.replace("128s", "128s_ds"))
+ConvOnly = variant("ConvOnly", LEVIT.replace("128s", "128s_conv"))
+
+
+class NNUNet400(nnUNetTrainer):
+    """nnU-Net's own network and recipe for as many iterations."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.num_iterations_per_epoch, self.num_epochs = 50, 8
+
 
 UNET2022 = "UNet2022Trainer_50iterations_6epochs"
 Gamma1e6 = variant("Gamma1e6", UNET2022, {"layer_scale": 1e-6})

@@ -84,8 +84,7 @@ class ViTEncoder(nn.Module):
         x = self.patch_embed(x)
         grid = (x.shape[2], x.shape[3])
         positions = resize_position_embedding(self.pos_embed, old_grid=self.grid, new_grid=grid)
-        # in autocast's precision from here on: fp32 positions would make all that is added to them fp32
-        x = self.dropout(x.flatten(2).transpose(1, 2) + positions.to(x.dtype))
+        x = self.dropout(x.flatten(2).transpose(1, 2) + positions)  # fp32 under autocast, and so all sums of the blocks
         outputs = []
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)

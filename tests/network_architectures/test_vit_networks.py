@@ -97,7 +97,7 @@ def test_transunets_encoder_pads_only_the_skip():
 @pytest.mark.parametrize(
     ("name", "module"), [("transunet_1block", "cnn"), ("transfuse_lstar", "cnn"), ("unetr2d_1block", "vit")]
 )
-def test_encoders_leave_no_map_in_fp32_under_cudas_autocast(name, module):
+def test_norms_of_the_encoders_stay_in_fp16_under_cudas_autocast(name, module):
     """On tensors that pretend to be there; CUDA's autocast computes norms in fp32, a CPU's does not."""
     encoder = getattr(build(name, blocks=1), module)
     seen = []
@@ -114,9 +114,9 @@ def test_encoders_leave_no_map_in_fp32_under_cudas_autocast(name, module):
         finally:
             torch.set_autocast_enabled("cuda", False)
             torch.clear_autocast_cache()
-    maps = [(kind, out.dtype) for kind, out in seen if isinstance(out, torch.Tensor)]
-    assert len(maps) > 5
-    assert {dtype for _, dtype in maps} == {torch.half}, maps
+    norms = [(kind, out.dtype) for kind, out in seen if "Norm" in kind]
+    assert len(norms) > 2
+    assert {dtype for _, dtype in norms} == {torch.half}, norms
 
 
 def test_gates_by_hand():
