@@ -10,18 +10,20 @@ speed() { timeout "$1" $PYTHON docs/experiments/networks_speed.py --device cuda 
 set -x
 
 # 1. which form of the upsampled convolution pays (sets CONTRACTION_COST["cuda"])
-timeout 60 $PYTHON docs/experiments/upsampled_convolution.py --device cuda --batch 1 64 -o "$OUT/upsampled_convolution.json"
-timeout 60 $PYTHON docs/experiments/upsampled_convolution.py --device cuda --batch 32 --training \
+timeout 45 $PYTHON docs/experiments/upsampled_convolution.py --device cuda --batch 1 64 -o "$OUT/upsampled_convolution.json"
+timeout 45 $PYTHON docs/experiments/upsampled_convolution.py --device cuda --batch 32 --training \
     -o "$OUT/upsampled_convolution_training.json"
 
 # 2. the goals: inference at batch 64 and 1, training at batch 32, eager and compiled, beside nnU-Net's network
 MAIN="nnunet_plain levit_unet_384 levit_unet_128s unet2022_tiny"
-speed 130 inference --networks $MAIN --batch 64 1 --modes inference folded compiled
-speed 130 training --networks $MAIN --batch 32 --modes training training_compiled
-speed 60 resenc --networks nnunet_resenc_m levit_unet_192 --batch 64 1 --modes inference folded compiled
+speed 120 inference --networks $MAIN --batch 64 1 --modes inference folded compiled
+speed 120 training --networks $MAIN --batch 32 --modes training training_compiled
+speed 45 resenc --networks nnunet_resenc_m levit_unet_192 --batch 64 1 --modes inference folded compiled
+speed 50 families --networks transfuse_s transunet unetr2d cats2d --batch 64 1 --modes inference folded
+speed 40 families_training --networks transfuse_s transunet --batch 32 --modes training
 
 # 3. time and memory against patch size and batch
-timeout 90 $PYTHON -m nnunetv2_levit.cli benchmark --device cuda --batch 8 --patch 128 256 512 1024 --modes folded inference \
+timeout 80 $PYTHON -m nnunetv2_levit.cli benchmark --device cuda --batch 8 --patch 128 256 512 1024 --modes folded inference \
     --networks nnunet_plain levit_unet_384 unet2022_tiny --repetitions 5 -o "$OUT/scaling_patch.json"
-timeout 60 $PYTHON -m nnunetv2_levit.cli benchmark --device cuda --batch 1 4 16 64 256 --modes inference \
+timeout 50 $PYTHON -m nnunetv2_levit.cli benchmark --device cuda --batch 1 4 16 64 256 --modes inference \
     --networks nnunet_plain levit_unet_384 --repetitions 5 --no-memory -o "$OUT/scaling_batch.json"
