@@ -16,11 +16,12 @@ timeout 45 $PYTHON docs/experiments/upsampled_convolution.py --device cuda --bat
 
 # 2. the goals: inference at batch 64 and 1, training at batch 32, eager and compiled, beside nnU-Net's network
 MAIN="nnunet_plain levit_unet_384 levit_unet_128s unet2022_tiny"
-speed 120 inference --networks $MAIN --batch 64 1 --modes inference folded compiled
-speed 120 training --networks $MAIN --batch 32 --modes training training_compiled
-speed 45 resenc --networks nnunet_resenc_m levit_unet_192 --batch 64 1 --modes inference folded compiled
-speed 50 families --networks transfuse_s transunet unetr2d cats2d --batch 64 1 --modes inference folded
-speed 40 families_training --networks transfuse_s transunet --batch 32 --modes training
+speed 100 inference --networks $MAIN --batch 64 --modes inference folded compiled
+speed 60 inference_one --networks $MAIN --batch 1 --modes inference folded graphs
+speed 110 training --networks $MAIN --batch 32 --modes training training_compiled
+speed 35 resenc --networks nnunet_resenc_m levit_unet_192 --batch 64 --modes inference folded compiled
+speed 45 families --networks transfuse_s transunet unetr2d cats2d --batch 64 1 --modes inference folded
+speed 35 families_training --networks transfuse_s transunet --batch 32 --modes training
 
 # 3. time and memory against patch size and batch
 timeout 80 $PYTHON -m nnunetv2_levit.cli benchmark --device cuda --batch 8 --patch 128 256 512 1024 --modes folded inference \

@@ -61,6 +61,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.plot(x, y, ("o-", "s--", "^:")[index // 10 % 3], label=name, color=f"C{index % 10}")
         axis.set(title=title, xlabel="patch side (pixels)" if by_patch else "batch size", ylabel=unit)
         axis.set_xscale("log", base=2)
+        measured = sorted({round(x) for line in axis.lines for x in line.get_xdata()})
+        axis.set_xticks(measured, measured)
         if not all(isnan(value(row)) for row in rows):  # a logarithmic axis needs a value
             axis.set_yscale("log")
         axis.grid(alpha=0.3)

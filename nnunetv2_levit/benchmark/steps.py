@@ -12,6 +12,7 @@ MODES = {
     "inference": "forward pass of the module as it is",
     "folded": "forward pass of the predictor's copy (batch norm folded, on CUDA with fp16 weights)",
     "compiled": "the same through torch.compile",
+    "graphs": "the same through torch.compile, on CUDA with graphs (its mode reduce-overhead)",
     "onnx": "the same in ONNX Runtime, on the CPU",
     "training": "forward, cross-entropy, backward, SGD step",
     "training_compiled": "the same through torch.compile",
@@ -36,8 +37,10 @@ def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classe
     layout = memory_format(network)
     images = images.contiguous(memory_format=layout)
     training = mode.startswith("training")
-    if mode in ("folded", "compiled"):
+    if mode in ("folded", "compiled", "graphs"):
         forward = TorchBackend(network, device=device, compiled=mode == "compiled")
+        if mode == "graphs":
+            forward.network = torch.compile(forward.network, mode="reduce-overhead")
     else:
         network = network.to(device, memory_format=layout).train(training)
         forward = torch.compile(network) if mode == "training_compiled" else network

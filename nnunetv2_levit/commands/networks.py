@@ -58,7 +58,7 @@ def register(command: AddCommand) -> None:
         nargs="+",
         default=["inference"],
         metavar="MODE",
-        help="inference (default), folded, compiled, onnx, training, training_compiled",
+        help="inference (default), folded, compiled, graphs, onnx, training, training_compiled",
     )
     sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     sub.add_argument("--classes", type=int, default=4, help="classes (default 4)")
