@@ -19,6 +19,19 @@ def require_onnx() -> None:
         raise UserError(f"ONNX needs {' and '.join(missing)}, not installed here: pip install 'nnunetv2_levit[export]'")
 
 
+NEARLY_ZERO = 1e-30
+
+
+def _pad_with_nearly_zero(network: nn.Module) -> None:
+    """ONNX Runtime takes a padding with zeros into the max pool after it, which pads with minus infinity.
+
+    Seen in 1.31 (its Pad_Fusion) with TransFuse-L*'s ResNet; a padding with any other number is left alone.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.ConstantPad2d) and module.value == 0:
+            module.value = NEARLY_ZERO
+
+
 def to_onnx(network: nn.Module, *, in_channels: int, image_size: tuple[int, int]) -> bytes:
     """A network as a serialised ONNX model: images (N, C, h, w) -> logits (N, K, h, w) for any N of at least 1.
 
@@ -29,6 +42,7 @@ def to_onnx(network: nn.Module, *, in_channels: int, image_size: tuple[int, int]
     """
     require_onnx()
     folded = fold_batch_norm(network).cpu().float()
+    _pad_with_nearly_zero(folded)
     images = torch.zeros(2, in_channels, *image_size)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
