@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from timm.layers import GroupNormAct
 from torch import Tensor, nn
 
 from nnunetv2_levit.inference.onednn import with_onednn_linears
@@ -38,13 +39,19 @@ HALVED = (
 )
 
 
+def _takes_fp16(module: nn.Module) -> bool:
+    if type(module) is GroupNormAct:  # built by `norms_in_autocast_precision`
+        return module._fast_norm
+    return type(module) in HALVED
+
+
 def halve_weights(network: nn.Module) -> nn.Module:
     """The network with those weights in fp16 that autocast would copy to fp16 at each call; for use under autocast.
 
     Everything else, such as batch norm's statistics and LeViT's attention biases, stays in fp32.
     """
     for module in network.modules():
-        if type(module) in HALVED:
+        if _takes_fp16(module):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.half()
             for name, buffer in module.named_buffers(recurse=False):
