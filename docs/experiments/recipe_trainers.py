@@ -32,8 +32,8 @@ ConvOnly = variant("ConvOnly", LEVIT.replace("128s", "128s_conv"))
 class NNUNet400(nnUNetTrainer):
     """nnU-Net's own network and recipe for as many iterations."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, plans, configuration, fold, dataset_json, device):  # nnU-Net reads these names
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_iterations_per_epoch, self.num_epochs = 50, 8
 
 
