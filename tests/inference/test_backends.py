@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_levit.inference.backends import TorchBackend, halve_weights
+from nnunetv2_levit.inference.backends import TorchBackend, halve_weights, precision
 from nnunetv2_levit.inference.onednn import OneDnnLinear, is_available
 from nnunetv2_levit.network_architectures import create
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
@@ -61,6 +61,22 @@ def test_the_copy_for_a_cpu_computes_what_the_network_does(name):
     linears = [module for module in backend.network.modules() if isinstance(module, nn.Linear)]
     assert all(isinstance(linear, OneDnnLinear) for linear in linears) == is_available()
     assert not any(isinstance(module, OneDnnLinear) for module in network.modules())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_copy_for_a_gpu_computes_what_the_network_does_under_autocast(name, compiled):
+    torch.manual_seed(0)
+    device = torch.device("cuda")
+    network = randomise(create(name, in_channels=1, num_classes=3, image_size=(64, 48))).eval().to(device)
+    backend = TorchBackend(network, device=device, compiled=compiled)
+    for batch in (1, 3):
+        x = torch.randn(batch, 1, 64, 48, device=device)
+        with torch.inference_mode(), precision(device):
+            expected = network(x)
+            got = backend(x)
+        torch.testing.assert_close(got.float(), expected.float(), rtol=0.01, atol=0.01 * expected.abs().max().item())
 
 
 @pytest.mark.skipif(not is_available(), reason="this torch has no oneDNN linear layers")
