@@ -1,17 +1,10 @@
 """Where the shared reference data lie, and one small preprocessed dataset for the tests that train."""
 
-import contextlib
 import importlib.util
-import io
-import multiprocessing
 import os
 import subprocess
 import sys
-import traceback
-from importlib.metadata import entry_points
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,9 +20,6 @@ DATASET_ID = 27
 
 
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if "preprocessed" in item.fixturenames:  # one process of several builds it, and what is trained from it
-            item.add_marker(pytest.mark.xdist_group("preprocessed"))
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="no CUDA device on this machine")
         for item in items:
@@ -75,33 +65,6 @@ def run_program(name: str, *arguments: object, environment: dict[str, str]) -> s
     )
 
 
-def run_here(name: str, *arguments: object, environment: dict[str, str]) -> subprocess.CompletedProcess:
-    """What `run_program` does, in this process, with threads as nnU-Net's worker processes.
-
-    Each process that nnU-Net starts imports torch and nnU-Net for about 5 s; a test needs that only where the processes
-    are what it is about.
-    """
-    (command,) = entry_points(group="console_scripts", name=name)
-    main = command.load()
-    output, code, threads = io.StringIO(), 0, torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        for variable, value in environment.items():
-            patch.setenv(variable, value)
-        patch.setattr(sys, "argv", [name, *map(str, arguments)])
-        patch.setattr(multiprocessing, "get_context", lambda method: SimpleNamespace(Pool=ThreadPool))
-        for module in ("utils", "file_path_utilities"):
-            patch.setattr(f"nnunetv2.utilities.{module}.Pool", lambda processes: ThreadPool(1))
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            try:
-                main()
-            except (Exception, SystemExit):
-                traceback.print_exc()
-                code = 1
-            finally:
-                torch.set_num_threads(threads)  # nnU-Net takes all cores
-    return subprocess.CompletedProcess([name, *arguments], code, stdout=output.getvalue())
-
-
 def nnunet_environment(root: Path) -> dict[str, str]:
     folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
     return {
@@ -123,7 +86,7 @@ def preprocessed(tmp_path_factory) -> dict[str, str]:
         for name, value in environment.items():
             patch.setenv(name, value)
         convert(ACDC, Request(source, DATASET_ID))
-        planned = run_here(
+        planned = run_program(
             *("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", "2d", "-np", "1", "-npfp", "1"),
             "--verify_dataset_integrity",
             environment=environment,

@@ -9,7 +9,7 @@ import torch
 from nnunetv2_levit import cli, trainers
 from nnunetv2_levit.analysis.truncation import transfer
 from nnunetv2_levit.network_architectures import create
-from tests.conftest import DATASET_ID, run_here, run_program
+from tests.conftest import DATASET_ID, run_program
 
 CONFIGURATION = "2d_p48x40"
 
@@ -136,7 +136,7 @@ def test_a_truncated_model_predicts_and_is_fine_tuned_by_nnunet(trained, preproc
     (segmentation,) = (tmp_path / "predictions").glob("*.nii.gz")
     assert sitk.ReadImage(str(segmentation)).GetSize() == sitk.ReadImage(str(source)).GetSize()
 
-    done = run_here(
+    done = run_program(
         *("nnUNetv2_train", DATASET_ID, CONFIGURATION, 0, "-tr", trainer, "-device", "cpu"),
         *("-pretrained_weights", output / "fold_0" / "checkpoint_final.pth"),
         environment=environment,

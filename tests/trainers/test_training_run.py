@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_levit.environment import VARIABLE, plugin_folder
-from tests.conftest import DATASET_ID, run_here, run_program
+from tests.conftest import DATASET_ID, run_program
 
 TRAINER = "LeViTUNetTrainer_128s_3iterations_2epochs"
 CONFIGURATION = "2d_p48x40"
@@ -24,12 +24,16 @@ def arguments(fold):
     return (str(DATASET_ID), CONFIGURATION, str(fold), "-tr", TRAINER, "-device", "cpu")
 
 
+def train(fold, environment, *flags):
+    return run_program("nnUNetv2_train", *arguments(fold), *flags, environment=environment)
+
+
 @pytest.fixture(scope="module")
 def trained(preprocessed):
     """Folder of the trained model: fold 1 trained in one go, fold 0 killed after its first epoch and resumed."""
     (dataset,) = Path(preprocessed["nnUNet_raw"]).glob("Dataset*")
     model = Path(preprocessed["nnUNet_results"]) / dataset.name / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
-    whole = run_here("nnUNetv2_train", *arguments(1), environment=preprocessed)
+    whole = train(1, preprocessed)
     assert whole.returncode == 0, whole.stdout
 
     process = subprocess.Popen(
@@ -47,7 +51,7 @@ def trained(preprocessed):
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (model / "fold_0" / "checkpoint_final.pth").exists()
-    resumed = run_program("nnUNetv2_train", *arguments(0), "--c", environment=preprocessed)
+    resumed = train(0, preprocessed, "--c")
     assert resumed.returncode == 0, resumed.stdout
     return model, resumed.stdout
 
@@ -87,9 +91,9 @@ def test_two_folds_predict_together(trained, preprocessed, tmp_path):
     probabilities = {}
     for folds in ((0,), (1,), (0, 1)):
         out = tmp_path / "_".join(map(str, folds))
-        done = (run_program if len(folds) > 1 else run_here)(
+        done = run_program(
             *("nnUNetv2_predict", "-d", DATASET_ID, "-i", images, "-o", out, "-c", CONFIGURATION, "-f", *folds),
-            *("-tr", TRAINER, "-device", "cpu", "-npp", 0, "-nps", 0, "--save_probabilities"),
+            *("-tr", TRAINER, "-device", "cpu", "-npp", "1", "-nps", "1", "--save_probabilities"),
             environment=preprocessed,
         )
         assert done.returncode == 0, done.stdout
@@ -107,10 +111,10 @@ def test_two_folds_predict_together(trained, preprocessed, tmp_path):
 
 @pytest.mark.slow
 def test_without_the_plugin_nnunet_finds_no_trainer_and_a_wrong_name_is_explained(preprocessed):
-    unset = run_program("nnUNetv2_train", *arguments(0), environment={**preprocessed, VARIABLE: ""})
+    unset = train(0, {**preprocessed, VARIABLE: ""})
     assert unset.returncode != 0
     assert "Could not find requested nnunet trainer" in unset.stdout
-    wrong = run_here(
+    wrong = run_program(
         *("nnUNetv2_train", DATASET_ID, CONFIGURATION, 0, "-tr", "LeViTUNetTrainer_129s", "-device", "cpu"),
         environment=preprocessed,
     )
@@ -121,7 +125,7 @@ def test_without_the_plugin_nnunet_finds_no_trainer_and_a_wrong_name_is_explaine
 @pytest.mark.slow
 def test_find_best_configuration_accepts_the_trained_model(trained, preprocessed):
     model, _ = trained
-    done = run_here(
+    done = run_program(
         *("nnUNetv2_find_best_configuration", DATASET_ID, "-tr", TRAINER, "-c", CONFIGURATION, "-f", 0, 1),
         *("-np", 1, "--disable_ensembling"),
         environment=preprocessed,
