@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
 from nnunetv2_levit.trainers import trainer_class
 
 
@@ -27,15 +25,6 @@ RecipeSGD = variant(  # nnU-Net's own recipe
 )
 DeepSupervision = variant("DeepSupervision", LEVIT.replace("128s", "128s_ds"))
 ConvOnly = variant("ConvOnly", LEVIT.replace("128s", "128s_conv"))
-
-
-class NNUNet400(nnUNetTrainer):
-    """nnU-Net's own network and recipe for as many iterations."""
-
-    def __init__(self, plans, configuration, fold, dataset_json, device):  # nnU-Net reads these names
-        super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_iterations_per_epoch, self.num_epochs = 50, 8
-
 
 UNET2022 = "UNet2022Trainer_50iterations_6epochs"
 Gamma1e6 = variant("Gamma1e6", UNET2022, {"layer_scale": 1e-6})
