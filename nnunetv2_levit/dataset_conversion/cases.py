@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume
+from nnunetv2_levit.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,24 @@ class DatasetDescription:
     file_ending: str = ".nii.gz"
     published_cases: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def check_labels(labels: dict[str, int]) -> None:
+    """Make sure that nnU-Net can train on these labels and that they fit into bytes.
+
+    Raises:
+        UserError: no ``background`` of value 0, or values that are not 0, 1, 2, … up to 255.
+    """
+    if labels.get("background") != 0:
+        raise UserError("the label 0 must be there and be named 'background', as nnU-Net needs it: correct the labels")
+    values = sorted(labels.values())
+    if values != list(range(len(values))) or values[-1] > 255:
+        raise UserError(
+            f"the label values {', '.join(map(str, values))} are not 0, 1, 2, … (255 at most), as nnU-Net needs them: "
+            "correct the labels"
+        )
+    if len(values) < 2:
+        raise UserError("there is no label but the background: name what is to be segmented")
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,10 @@ class NiftiVolume:
 
 
 def find_nifti(folder: Path, stem: str) -> Path | None:
-    """The NIfTI file of that stem in a folder, compressed or not; None where there is none."""
-    return next((path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").is_file()), None)
+    """The NIfTI file of that stem in a folder, compressed or not, be it a broken link; None where there is none."""
+    return next(
+        (path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").exists() or path.is_symlink()), None
+    )
 
 
 def consistent_affine(header: nibabel.Nifti1Header) -> np.ndarray:
