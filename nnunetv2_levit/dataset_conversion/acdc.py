@@ -153,11 +153,15 @@ def _group_notes(infos: list[_Info]) -> list[str]:
     for info in infos:
         if info.problem is not None:
             by_problem.setdefault(info.problem, []).append(info)
-    return [
-        f"{len(group)} of {len(infos)} training patients have {problem}, such as {group[0].path}: folds are stratified "
-        "without their group"
-        for problem, group in by_problem.items()
-    ]
+    notes = []
+    for problem, group in by_problem.items():
+        found = group[0].entries.get("Group")
+        example = str(group[0].path) if found is None else f"{group[0].path} ({found!r})"
+        notes.append(
+            f"{len(group)} of {len(infos)} training patients have {problem}, such as {example}: folds are stratified "
+            "without their group"
+        )
+    return notes
 
 
 def _plan(request: Request) -> Plan:

@@ -200,6 +200,7 @@ def read_transunet_arrays(case: RawCase, options: ReadOptions, allowed: frozense
         images.append(image if image.ndim == 3 else image[None])
         _same_shape(images[-1].shape[1:], path, images[0].shape[1:], case.images[0])
         _check_finite(images[-1], path)
+        _check_finite(label, path)
         labels.append(map_labels(label if label.ndim == 3 else label[None], path, options, allowed))
     image, label = np.concatenate(images), np.concatenate(labels)
     affine = np.diag([*(options.spacing or (1.0, 1.0, 1.0)), 1.0])
