@@ -184,6 +184,7 @@ def checked_plan(converter: Converter, request: Request) -> Plan:
         check_cases(plan.cases)
     if not any(not case.test for case in plan.cases):
         raise UserError(f"{request.source} holds no training cases of {converter.name}; expected is {converter.layout}")
+    make_splits(plan.cases, scheme=request.splits, converter=converter)  # refuses what can't be split, before any work
     return replace(plan, notes=[*plan.notes, *left_out_notes(plan.left_out)])
 
 

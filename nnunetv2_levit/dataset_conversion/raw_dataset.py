@@ -31,7 +31,7 @@ from nnunetv2_levit.dataset_conversion.source_files import check_cases
 from nnunetv2_levit.dataset_conversion.splits import Fold
 from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import replaced_at_the_end, write_json
+from nnunetv2_levit.files import read_json, replaced_at_the_end, write_json
 
 MAX_NAME_LENGTH = 100
 
@@ -245,9 +245,13 @@ def stale_preprocessed_splits(dataset: Path) -> Path | None:
     if not folder or not written.is_file():
         return None
     present = Path(folder) / dataset.name / "splits_final.json"
-    if present.is_file() and json.loads(present.read_text()) != json.loads(written.read_text()):
+    if not present.is_file():
+        return None
+    try:
+        before, after = (read_json(path, what="nnU-Net's folds") for path in (present, written))
+    except UserError:  # the conversion itself went well, and what can't be read has to go as well
         return present
-    return None
+    return present if before != after else None
 
 
 def conversion_notes(dataset: Path) -> list[str]:
