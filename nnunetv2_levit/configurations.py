@@ -1,6 +1,7 @@
 """Further configurations in a plans file: another patch size on the same preprocessed data."""
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,20 +116,21 @@ def _check_base(parent: dict, base: str, batch_size: int | None, path: Path) -> 
     if not _whole_numbers(size, 2):
         found = "no patch_size" if size is None else f"the patch_size {size}, which are not two whole numbers above 0"
         raise UserError(f"{path}: the configuration {base} has {found}: plan the dataset anew, or choose another base")
-    if batch_size is None and "batch_size" not in parent:
-        raise UserError(f"{path}: the configuration {base} has no batch_size to inherit: add --batch")
+    if batch_size is None and not _whole_numbers([parent.get("batch_size")], 1):
+        found = "no batch_size" if "batch_size" not in parent else f"the batch_size {parent['batch_size']!r}"
+        raise UserError(f"{path}: the configuration {base} has {found} to inherit: add --batch")
 
 
-def _unet_factors(parent: dict, path: Path) -> np.ndarray | None:
+def _unet_factors(parent: dict, path: Path) -> list[int] | None:
     """By what nnU-Net's own U-Net of a 2D configuration divides rows and columns; None where the plans don't say."""
     strides = parent.get("architecture", {}).get("arch_kwargs", {}).get("strides")
     if strides is None:
         return None
     # a stage's stride may be one number for both axes
     pairs = [[stride, stride] if isinstance(stride, int) else stride for stride in strides]
-    if not all(_whole_numbers(pair, 2) for pair in pairs):
+    if not pairs or not all(_whole_numbers(pair, 2) for pair in pairs):
         raise UserError(f"{path}: the strides {strides} are not pairs of whole numbers above 0: plan the dataset anew")
-    return np.prod(np.array(pairs, dtype=np.int64), axis=0)
+    return [math.prod(axis) for axis in zip(*pairs, strict=True)]
 
 
 def add_configuration(

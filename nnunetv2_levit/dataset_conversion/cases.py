@@ -96,6 +96,13 @@ class LoadedCase:
         return tuple(self.channels[0].shape)
 
     @property
+    def channel_count(self) -> int:
+        """How many channels nnU-Net will find: a colour picture, which is one file, has three."""
+        if self.affine is not None:
+            return len(self.channels)
+        return sum(channel.shape[2] if len(channel.shape) == 3 else 1 for channel in self.channels)
+
+    @property
     def spacing(self) -> list[float] | None:
         if self.affine is None:
             return None

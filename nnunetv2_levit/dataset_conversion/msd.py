@@ -49,9 +49,9 @@ def _names_by_number(content: dict, key: str, path: Path) -> dict[int, str]:
         UserError: a name that is none, or a number that occurs twice (such as 1 and 01).
     """
     names = {int(number): name for number, name in content[key].items()}
-    odd = next((name for name in names.values() if not isinstance(name, str) or not name.strip()), None)
-    if odd is not None:
-        raise UserError(f"{path} has {odd!r} in {key!r} where a name is needed: correct it")
+    for name in names.values():
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise UserError(f"{path} has {name!a} in {key!r} where a name is needed: correct it")
     if len(names) != len(content[key]):
         raise UserError(f"{path} has a number twice in {key!r} ({', '.join(content[key])}): correct it")
     return dict(sorted(names.items()))

@@ -48,7 +48,8 @@ def pair_pictures(
         UserError: a missing folder, a picture without mask, or two pictures of one name.
     """
     masks_by_stem = _by_stem([path for path in entries(masks) if path.suffix.lower() in PICTURE_ENDINGS])
-    pictures, left_out = [], {}
+    pictures: list[Path] = []
+    left_out: dict[str, str] = {}
     for path in entries(images):
         if path.suffix.lower() not in PICTURE_ENDINGS or path.stem.endswith("_superpixels"):
             left_out[str(path)] = "no picture of a case"
@@ -68,7 +69,7 @@ def pair_pictures(
 def _frame_count(path: Path) -> int:
     try:
         with Image.open(path) as stack:
-            return stack.n_frames
+            return getattr(stack, "n_frames", 1)
     except Exception as error:  # Pillow raises exceptions of many kinds at damaged files
         raise UserError(f"{path} is truncated or no TIFF ({error}): copy it anew from its source") from None
 

@@ -48,11 +48,8 @@ def dataset_folder_name(dataset_id: int, name: str) -> str:
 
 
 def _check_channels(case: RawCase, loaded: LoadedCase, description: DatasetDescription) -> None:
-    """Refuse a case of more or fewer channels than ``dataset.json`` will declare; a colour picture has three."""
-    found = len(loaded.channels)
-    if loaded.affine is None:
-        found = sum(channel.shape[2] if channel.ndim == 3 else 1 for channel in loaded.channels)
-    declared = description.channel_names
+    """Refuse a case of more or fewer channels than ``dataset.json`` will declare."""
+    found, declared = loaded.channel_count, description.channel_names
     if found != len(declared):
         raise UserError(
             f"{case.images[0]} has {found} channel{'s' * (found != 1)} where {len(declared)} are declared "

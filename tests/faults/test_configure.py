@@ -87,6 +87,8 @@ BAD_PLANS = {
     "patch_size a number": ("2d", {"patch_size": 64}, ("2d", "patch_size")),
     "no batch_size": ("2d", {"batch_size": None}, ("no batch_size", "--batch")),
     "strides of three axes": ("2d", {"architecture": {"arch_kwargs": {"strides": [[1, 2, 2]]}}}, ("strides",)),
+    "batch_size no number": ("2d", {"batch_size": "many"}, ("batch_size",)),
+    "strides of no stage": ("2d", {"architecture": {"arch_kwargs": {"strides": []}}}, ("strides",)),
     "strides of zero": ("2d", {"architecture": {"arch_kwargs": {"strides": [[1, 0]]}}}, ("strides",)),
     "strides ragged": ("2d", {"architecture": {"arch_kwargs": {"strides": [[1, 1], [2]]}}}, ("strides",)),
 }

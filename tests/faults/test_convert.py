@@ -234,6 +234,8 @@ BAD_SOURCES = {
         *("msd", write_msd, change_json(labels=as_labels("background", *(f"l{i}" for i in range(300))))),
         ("255 at most",),
     ),
+    "label name null": ("msd", write_msd, change_json(labels=as_labels("background", None)), ("dataset.json",)),
+    "label name no text": ("msd", write_msd, change_json(labels=as_labels("background", "\ud800")), ("dataset.json",)),
     # files and folders in each other's place
     "image a folder": ("msd", write_msd, replace_by_folder(MSD_IMAGE), (MSD_IMAGE, "is a folder")),
     "label a folder": ("msd", write_msd, replace_by_folder(MSD_LABEL), (MSD_LABEL, "is a folder")),
