@@ -23,7 +23,7 @@ def nnunet_folder(variable: str) -> Path:
         raise UserError(f"the environment variable {variable} is not set: export {variable}=/path/to/a/folder")
     path = Path(value)
     try:
-        usable = path.is_dir() or not path.exists()
+        usable = path.is_dir() or not os.path.lexists(path)
     except OSError as error:
         raise UserError(
             f"{variable} names {path}, which can't be used ({error.strerror}): choose another folder"

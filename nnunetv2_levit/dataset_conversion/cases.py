@@ -63,6 +63,19 @@ def check_labels(labels: dict[str, int]) -> None:
         raise UserError("there is no label but the background: name what is to be segmented")
 
 
+def check_label_map(label_map: dict[int, int], labels: dict[str, int]) -> None:
+    """Make sure that a map of labels goes from bytes to the dataset's labels.
+
+    Raises:
+        UserError: a value outside 0 to 255, or one that is none of the dataset's.
+    """
+    for source, target in label_map.items():
+        if not 0 <= source <= 255:
+            raise UserError(f"the label {source} that is mapped to {target} is outside 0 to 255: correct the map")
+        if target not in labels.values():
+            raise UserError(f"the label {source} is mapped to {target}, none of the dataset's: correct the map")
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How cases are read.

@@ -192,7 +192,7 @@ def convert(converter: Converter, request: Request) -> Path:
     """Run a conversion and return the new raw dataset's folder."""
     plan = checked_plan(converter, request)
     target = nnunet_folder("nnUNet_raw") / dataset_folder_name(request.dataset_id, plan.description.name)
-    if request.source.resolve().is_relative_to(target.resolve()):
+    if request.source.resolve().is_relative_to(target.parent.resolve() / target.name):
         raise UserError(
             f"the source {request.source} lies in {target}, which the conversion would replace: move it elsewhere"
         )

@@ -99,7 +99,7 @@ def _plan(request: Request) -> Plan:
     source = request.source
     if not (source / "imagesTr").is_dir() or not (source / "labelsTr").is_dir():
         raise UserError(f"{source} lacks imagesTr or labelsTr: give a task's folder, such as Task04_Hippocampus")
-    if request.task is not None and request.task not in TASKS:
+    if request.task is not None and request.task not in tuple(TASKS):  # argparse makes a list of --task=--
         raise UserError(f"--task {request.task} is no task of the Decathlon: choose one of {', '.join(TASKS)}")
     cases = _cases(source / "imagesTr", source / "labelsTr", test=False)
     left_out = unused(entries(source / "imagesTr"), [case.images[0] for case in cases], "no NIfTI image")

@@ -23,6 +23,7 @@ from nnunetv2_levit.dataset_conversion.cases import (
     RawCase,
     Reader,
     ReadOptions,
+    check_label_map,
     check_labels,
 )
 from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume, write_array, write_image
@@ -153,6 +154,8 @@ def write_raw_dataset(
     if not training:
         raise UserError("there are no training cases to convert")
     check_labels(description.labels)
+    if options.label_map is not None:
+        check_label_map(options.label_map, description.labels)
     check_cases(cases)
     folder = nnunet_folder("nnUNet_raw")
     target = folder / dataset_folder_name(dataset_id, description.name)

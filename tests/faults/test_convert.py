@@ -5,6 +5,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -12,7 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nnunetv2_levit.dataset_conversion.acdc import ACDC
+from nnunetv2_levit.dataset_conversion.cases import ReadOptions
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
+from nnunetv2_levit.dataset_conversion.converter import Request, make_splits
+from nnunetv2_levit.dataset_conversion.raw_dataset import write_raw_dataset
+from nnunetv2_levit.errors import UserError
 from tests.dataset_conversion.test_converters import (
     write_emidec,
     write_ibsr18,
@@ -448,6 +454,7 @@ BAD_CALLS = {
     "organs for another converter": ("polyp", write_polyp, ("--organs", 13), ("--organs means nothing to polyp",)),
     "task for another converter": ("polyp", write_polyp, ("--task", "la"), ("--task means nothing to polyp",)),
     "task unknown": ("msd", write_msd, ("--task", "knee"), ("--task knee", "choose one of BRATS")),
+    "task of two dashes": ("msd", write_msd, ("--task=--",), ("--task", "choose one of BRATS")),
     "organs 9": ("synapse", write_synapse, ("--organs", 9), ("--organs is 8",)),
     "no workers": ("msd", write_msd, ("-w", 0), ("--workers 0", "1 to 256")),
     "a million workers": ("msd", write_msd, ("-w", 10**6), ("--workers 1000000", "1 to 256")),
@@ -483,10 +490,30 @@ def test_a_call_without_converter_lists_them(source, capsys):
     assert_refused(run(capsys, "convert", "acdc"), "convert acdc needs -i", "-d")
 
 
-def test_a_raw_folder_that_no_system_takes_is_named(source, monkeypatch, capsys):
-    monkeypatch.setenv("nnUNet_raw", "/" + "x" * 300)
+def test_a_raw_folder_that_no_system_takes_is_named(source, tmp_path, monkeypatch, capsys):
     write_msd(source)
+    monkeypatch.setenv("nnUNet_raw", "/" + "x" * 300)
     assert_refused(convert(capsys, "msd", source), "nnUNet_raw names /xxx", "choose another folder")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "circle"))
+    assert_refused(convert(capsys, "msd", source), "nnUNet_raw names", "not a folder")
+
+
+@pytest.mark.parametrize(
+    ("label_map", "words"),
+    [({0: 0, 256: 1}, "256"), ({0: 0, -1: 1}, "-1"), ({0: 0, 1: 4}, "mapped to 4"), ({0: 0, 1: 300}, "mapped to 300")],
+)
+def test_a_wrong_map_of_labels_is_refused(label_map, words, phantom, raw):
+    plan = ACDC.plan(Request(phantom, 9))
+    with pytest.raises(UserError, match=words):
+        write_raw_dataset(
+            plan.description,
+            plan.cases,
+            dataset_id=9,
+            make_splits=partial(make_splits, scheme="none", converter=ACDC),
+            options=ReadOptions(label_map=label_map),
+        )
+    assert_nothing_written(raw)
 
 
 # damage to the Info.cfg of patient 3, words of the note
@@ -650,6 +677,11 @@ def a_broken_link(target: Path, monkeypatch) -> None:
     target.symlink_to("gone")
 
 
+def a_link_to_itself(target: Path, monkeypatch) -> None:
+    target.parent.mkdir()
+    target.symlink_to(target)
+
+
 def a_link_to_a_folder(target: Path, monkeypatch) -> None:
     (target.parent.parent / "elsewhere").mkdir()
     target.parent.mkdir()
@@ -660,6 +692,7 @@ BAD_TARGETS = {
     "read-only": (read_only, ("can't be written (Permission denied)",)),
     "a file": (a_file, ("Dataset009_Prostate is a file", "remove it")),
     "a broken link": (a_broken_link, ("Dataset009_Prostate is a link", "remove it")),
+    "a link to itself": (a_link_to_itself, ("Dataset009_Prostate is a link", "remove it")),
     "a link to a folder": (a_link_to_a_folder, ("Dataset009_Prostate is a link", "remove it")),
 }
 
