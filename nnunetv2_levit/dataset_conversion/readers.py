@@ -104,6 +104,9 @@ def read_picture(path: Path, *, frame: int | None = None) -> np.ndarray:
                 raise UserError(f"{path} has {frames} frames where one picture is expected: save each on its own")
             if frame is not None:
                 image.seek(frame)
+            encodings = [str(tile[3]) for tile in image.tile]
+            if any(";16" in encoding for encoding in encodings):  # Pillow would cut 16 bits of RGB to 8
+                raise UserError(f"{path} has 16 bits a channel where 8 are expected: rescale it to 8 bits first")
             image.load()
             return _opaque(image, path)
     except UserError:

@@ -144,6 +144,20 @@ def bomb(source: Path) -> None:
     path.write_bytes(content)
 
 
+def save_deep_colours(source: Path) -> None:
+    """A PNG of 16 bits a channel in RGB, which Pillow can read and can't write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + checksum
+
+    width, height, depth, rgb = 20, 17, 16, 2
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, rgb, 0, 0, 0])
+    pixels = zlib.compress(bytes(height * (1 + width * 6)))
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")
+    (source / IMAGE).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
 SLICE = "train_npz/case0005_slice001.npz"
 VOLUME = "test_vol_h5/case0001.npy.h5"
 
@@ -309,7 +323,8 @@ BAD_SOURCES = {
         *("polyp", write_polyp, save_picture(IMAGE, "CMYK", format="TIFF")),
         (IMAGE, "mode CMYK", "convert it"),
     ),
-    "picture of 16 bits": ("polyp", write_polyp, save_picture(IMAGE, "I;16"), (IMAGE, "mode I;16")),
+    "picture of 16 bits": ("polyp", write_polyp, save_picture(IMAGE, "I;16"), (IMAGE, "16 bits a channel")),
+    "picture of 16 bits in colour": ("polyp", write_polyp, save_deep_colours, (IMAGE, "16 bits a channel")),
     "picture of floats": ("polyp", write_polyp, save_picture(IMAGE, "F", format="TIFF"), (IMAGE, "mode F")),
     "picture animated": ("polyp", write_polyp, save_animation(IMAGE), (IMAGE, "has 2 frames")),
     "picture transparent": ("polyp", write_polyp, save_picture(IMAGE, "RGBA"), (IMAGE, "transparent pixels")),
