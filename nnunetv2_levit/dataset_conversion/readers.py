@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from nnunetv2_levit.dataset_conversion.cases import LoadedCase, RawCase, ReadOptions
 from nnunetv2_levit.dataset_conversion.nifti import SPACING_TOLERANCE_MM, NiftiVolume, read_nifti
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.image_files import as_labels, check_unscaled
 
 AFFINE_TOLERANCE_MM = 1e-2
 MASK_THRESHOLD = 128  # of 8-bit masks
@@ -32,18 +33,13 @@ def map_labels(values: np.ndarray, path: Path, options: ReadOptions, allowed: fr
         UserError: a value that is not declared.
     """
     known = allowed if options.label_map is None else frozenset(options.label_map)
-    labels = values.astype(np.uint8)
-    # counting is many times faster than sorting; a label that is no byte differs from its byte
-    foreign = [] if np.array_equal(labels, values) else np.unique(values[labels != values]).tolist()
-    foreign += [v for v in np.flatnonzero(np.bincount(labels.ravel(order="K"))).tolist() if v not in known]
-    if foreign:
-        raise UserError(f"{path} contains the label {foreign[0]:g}, none of {sorted(known)}: correct the file")
+    labels = as_labels(values, path=path, allowed=known)
     if options.label_map is not None:
         table = np.zeros(256, np.uint8)
         for source, target in options.label_map.items():
             table[source] = target
-        labels = table[labels]
-    return labels
+        return table[labels]
+    return labels.astype(np.uint8, copy=False)
 
 
 def _check_finite(values: np.ndarray, path: Path) -> None:
@@ -82,6 +78,7 @@ def read_volumes(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -
     labels = None
     if case.label is not None:
         volume = read_nifti(case.label)
+        check_unscaled(volume.path, volume.header)
         _same_shape(volume.shape, volume.path, first.shape, first.path)
         remarks.append(_same_space(volume, first, options))
         labels = map_labels(volume.values(), volume.path, options, allowed)
@@ -163,6 +160,7 @@ def read_channels(case: RawCase, options: ReadOptions, allowed: frozenset[int]) 
     labels, remarks = None, []
     if case.label is not None:
         mask = read_nifti(case.label)
+        check_unscaled(mask.path, mask.header)
         _same_shape(mask.shape, mask.path, channels[0].shape, path)
         remarks = [remark] if (remark := _same_space(mask, volume, options)) else []
         labels = map_labels(mask.values(), mask.path, options, allowed)

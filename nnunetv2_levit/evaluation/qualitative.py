@@ -136,7 +136,12 @@ def _row(rank: str, case: str, evaluations: Sequence[dict[str, Any]], images: Pa
         if entry is None:
             raise UserError(f"{evaluation['name']} was not evaluated on {case}: evaluate all models on the same cases")
         truth_file = Path(evaluation["ground_truth"]) / f"{case}{ending}"
-        pair = read_pair(Pair(case, prediction_path(evaluation, entry), truth_file), reader, evaluation["ignore_label"])
+        pair = read_pair(
+            Pair(case, prediction_path(evaluation, entry), truth_file),
+            reader,
+            structures=evaluation["structures"],
+            ignored=evaluation["ignore_label"],
+        )
         predictions.append((evaluation["name"], pair.prediction))
         truth, spacing = pair.truth, pair.spacing
     if image.shape[-2:] != truth.shape[-2:] or (truth.ndim == 3 and image.shape != truth.shape):

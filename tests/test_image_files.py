@@ -6,8 +6,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunetv2_levit.dataset_conversion.nifti import check_complete
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.image_files import check_image_file
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
@@ -15,13 +15,13 @@ from nnunetv2_levit.errors import UserError
 def test_whole_files_pass(tmp_path, ending, kind):
     path = tmp_path / f"image{ending}"
     nibabel.save(kind(np.zeros((4, 5, 6), np.float32), np.eye(4)), path)
-    check_complete(path)
+    check_image_file(path)
 
 
 def test_other_formats_are_left_to_their_reader(tmp_path):
-    path = tmp_path / "image.png"
+    path = tmp_path / "image.b2nd"
     path.write_bytes(b"anything")
-    check_complete(path)
+    check_image_file(path)
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
@@ -30,7 +30,7 @@ def test_what_is_cut_off_is_found(tmp_path, ending):
     nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).random((4, 5, 6)), np.eye(4)), path)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(UserError, match="truncated"):
-        check_complete(path)
+        check_image_file(path)
 
 
 def test_a_whole_stream_of_half_a_volume_is_found(tmp_path):
@@ -39,4 +39,4 @@ def test_a_whole_stream_of_half_a_volume_is_found(tmp_path):
     compressed = tmp_path / "half.nii.gz"
     compressed.write_bytes(gzip.compress(path.read_bytes()[:600]))
     with pytest.raises(UserError, match="600 of 1312 bytes"):
-        check_complete(compressed)
+        check_image_file(compressed)
