@@ -18,6 +18,7 @@ NIFTI_ENDINGS = (".nii.gz", ".nii")
 SPACING_TOLERANCE_MM = 1e-3
 SPACING_LIMITS_MM = (1e-6, 1e6)
 GZIP_WINDOW = 31  # zlib's code for a gzip header with the largest window
+MAGIC = (b"n+1", b"n+2\0\r\n\x1a\n")  # of one file; numpy drops the last zero
 GZIP_MAGIC = b"\x1f\x8b"
 FIRST_VOXEL = {348: 352, 540: 544}  # by the header's size: the least offset of the voxels
 DATA_TYPES = {2, 4, 8, 16, 64, 256, 512, 768, 1024, 1280}  # real numbers of 8 to 64 bits, by NIfTI's codes
@@ -167,7 +168,7 @@ def load_nifti(path: Path) -> tuple[bytes, Header]:
         header = _parse(content)
     except HeaderDataError as error:
         raise UserError(f"{path} is not a NIfTI image ({error}): copy it anew from its source") from None
-    if bytes(header["magic"])[:3] not in (b"n+1", b"n+2"):
+    if header["magic"] not in MAGIC:
         raise UserError(f"{path} is not a NIfTI image of one file: convert it to .nii.gz")
     try:
         _check_numbers(header)

@@ -72,6 +72,10 @@ def inspect_scene(folder: Path) -> Scene:
             (dataset / path).parent.mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(values, affine), dataset / f"{path}.nii.gz")
     description = {"labels": LABELS, "file_ending": ".nii.gz", "channel_names": {"0": "MRI"}, "numTraining": 2}
+    # listed here, since nnU-Net lists a folder by a pool of processes
+    description["dataset"] = {
+        case: {"images": [f"imagesTr/{case}_0000.nii.gz"], "label": f"labelsTr/{case}.nii.gz"} for case in ("a", "b")
+    }
     (dataset / "dataset.json").write_text(json.dumps(description))
     files = {"image": dataset / "imagesTr" / "a_0000.nii.gz", "label": dataset / "labelsTr" / "a.nii.gz"}
 
@@ -82,9 +86,7 @@ def inspect_scene(folder: Path) -> Scene:
         kept = ("case", "shape", "spacing_mm", "labels")
         return [{key: row[key] for key in kept} for row in rows]
 
-    return Scene(
-        "inspect", files=files, arguments=("inspect", "-d", 8), result=result, without_values=without_values
-    )
+    return Scene("inspect", files=files, arguments=("inspect", "-d", 8), result=result, without_values=without_values)
 
 
 def write_predict_scene(folder: Path) -> tuple[Path, Path]:

@@ -351,7 +351,9 @@ def predict_outcomes(numbers: Iterator[int] | range, *, model: Path, clean: Path
     expected = np.asanyarray(nibabel.load(out / "clean.nii.gz").dataobj)
     for number, case in damaged.items():
         target = out / f"case{number:05d}.nii.gz"
-        said = [line for line in ended.err.splitlines() if line.startswith(f"error: case{number:05d} was not predicted")]
+        said = [
+            line for line in ended.err.splitlines() if line.startswith(f"error: case{number:05d} was not predicted")
+        ]
         result, words = "CHANGED", ""
         if ended.failure is not None:
             result, words = "EXCEPTION", ended.failure
