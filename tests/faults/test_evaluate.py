@@ -92,7 +92,7 @@ FAULTS = {
     "NaN": (some(1, np.nan, np.float32), ["NaN or infinite"]),
     "infinite": (some(1, np.inf, np.float32), ["NaN or infinite"]),
     "fractions": (stored(lambda array: array.astype(np.float32) * 0.4), ["the label 0.4"]),
-    "colours": (stored(lambda array: np.stack([array] * 3, axis=-1)), ["type"]),
+    "colours": (stored(lambda array: np.stack([array] * 3, axis=-1)), ["shape is [24, 24, 3, 1, 3]"]),
     "scaled labels": (header(scl_slope=2, scl_inter=0), ["scl_slope 2", "store the labels themselves"]),
     "shifted labels": (header(scl_slope=1, scl_inter=1), ["scl_inter 1"]),
     "infinite intercept": (header(scl_slope=1, scl_inter=np.inf), ["scl_inter inf"]),

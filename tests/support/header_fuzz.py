@@ -294,7 +294,7 @@ class Scene:
         self.without_values = without_values
         self.clean = {name: gzip.decompress(path.read_bytes()) for name, path in files.items()}
         first = call(*arguments)
-        assert first.code == 0 and first.failure is None, first
+        assert (first.code, first.failure) == (0, None), first
         self.expected = result()
 
     def outcome(self, number: int) -> Outcome:
@@ -315,7 +315,10 @@ class Scene:
             return "EXCEPTION", ended.failure
         if ended.code != 0:
             return judge_sentence(ended, path.name)
-        found = self.result()
+        try:
+            found = self.result()
+        except Exception as error:
+            return "UNREADABLE RESULT", f"{type(error).__name__}: {error}"
         if same(found, self.expected):
             return UNCHANGED, ""
         values_only = same(self.without_values(found), self.without_values(self.expected))
