@@ -23,6 +23,7 @@ NRRD_TYPES = {
 }
 GIPL_TYPES = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 GIPL_HEADER_BYTES = 256
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # with its checksum, which Pillow does not check
 
 
 class DamagedError(ValueError):
@@ -92,6 +93,8 @@ def check_picture(path: Path) -> None:
                 raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             if image.format == "PNG":
                 image.verify()
+                if PNG_END not in path.read_bytes():
+                    raise DamagedError("its end is missing")
             else:
                 image.load()
     except Image.DecompressionBombError as error:
@@ -99,10 +102,12 @@ def check_picture(path: Path) -> None:
 
 
 def check_tiff(path: Path) -> None:
-    """A TIFF file: its chain of pages does not leave the file; where one does, readers take the pages before it.
+    """A TIFF file: neither its chain of pages nor a page's pixels leave the file.
 
-    That the pages' pixels are there is checked by the readers.
+    Where the chain does, readers take the pages before it.
     """
+    import tifffile
+
     content = path.read_bytes()
     order = {b"II": "<", b"MM": ">"}.get(content[:2])
     if order is None:
@@ -120,6 +125,11 @@ def check_tiff(path: Path) -> None:
         (offset,) = struct.unpack_from(order + offset_format, content, following)
     if not seen:
         raise DamagedError("it has no page")
+    with tifffile.TiffFile(path) as file:
+        for page in file.pages:
+            for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+                if start + length > len(content):
+                    raise DamagedError("pixels are missing")
 
 
 CHECKS: dict[str, Callable[[Path], None]] = {
