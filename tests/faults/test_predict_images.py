@@ -11,6 +11,7 @@ from nnunetv2_levit import cli
 from tests.inference.model_folders import write_case, write_model_folder
 from tests.support.faults import assert_refused, run
 
+IMAGE = "images/a_0000.nii.gz"
 HERE = ("-f", "0", "-device", "cpu", "-npp", "0", "-nps", "0", "--disable_progress_bar")
 
 
@@ -103,6 +104,31 @@ def predicted(model, clean, tmp_path_factory):
     arguments = ("predict", "-m", model, "-i", folder / "images", "-o", folder / "out", "--save_probabilities", *HERE)
     cli.main([str(argument) for argument in arguments])
     return folder
+
+
+IN_3D = {
+    "half an image": (
+        lambda folder: _half(folder / "images" / "a_0000.nii.gz"),
+        "a_0000.nii.gz is truncated or damaged",
+    ),
+    "a NaN": (lambda folder: voxel(np.nan)(folder / IMAGE), "a_0000.nii.gz contains NaN"),
+    "an empty segmentation": (
+        lambda folder: (folder / "out" / "a.nii.gz").touch(),
+        "a.nii.gz or its .npz is truncated",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", IN_3D)
+def test_what_nnunet_itself_predicts_is_checked_before(clean, tmp_path, capsys, fault):
+    model = write_model_folder(tmp_path / "model", folds=(0,), patch_size=(4, 16, 16))
+    for name in ("images", "out"):
+        (tmp_path / name).mkdir()
+    shutil.copy(clean, tmp_path / "images" / "a_0000.nii.gz")
+    damage, words = IN_3D[fault]
+    damage(tmp_path)
+    flags = ("-m", model, "-i", tmp_path / "images", "-o", tmp_path / "out", "--continue_prediction")
+    assert_refused(run(capsys, "predict", *flags, *HERE), words)
 
 
 @pytest.mark.parametrize("left", LEFT)
