@@ -8,16 +8,8 @@ import numpy as np
 from isal import igzip
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.nifti_files import (
-    NIFTI_ENDINGS,
-    SPACING_TOLERANCE_MM,
-    is_close_spacing,
-    is_scaled,
-    load_nifti,
-    stored_voxels,
-)
+from nnunetv2_levit.nifti_files import NIFTI_ENDINGS, is_close_spacing, is_scaled, load_nifti, stored_voxels
 
-__all__ = ["NIFTI_ENDINGS", "SPACING_TOLERANCE_MM", "NiftiVolume", "read_nifti", "write_array", "write_image"]
 HEADER_BYTES = 348
 NO_EXTENSIONS = bytes(4)
 

@@ -161,10 +161,8 @@ def _files(dataset: Path, description: dict[str, Any]) -> tuple[Any, dict[str, d
     first = next(iter(files.values()))["images"][0]
     check_image_file(Path(first))
     try:
-        with (
-            redirect_stderr(StringIO()),
-            np.errstate(over="ignore"),
-        ):  # it prints the traceback of each reader that can't read the file
+        # nnU-Net prints the traceback of each reader that can't read the file
+        with redirect_stderr(StringIO()), np.errstate(over="ignore"):
             reader = determine_reader_writer_from_dataset_json(description, first, verbose=False)
     except RuntimeError:
         raise UserError(

@@ -10,11 +10,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from nnunetv2_levit.dataset_conversion.cases import LoadedCase, RawCase, ReadOptions
-from nnunetv2_levit.dataset_conversion.nifti import SPACING_TOLERANCE_MM, NiftiVolume, read_nifti
+from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume, read_nifti
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.image_files import as_labels, check_unscaled
+from nnunetv2_levit.nifti_files import SPACING_TOLERANCE_MM
 
 AFFINE_TOLERANCE_MM = 1e-2
+LARGEST_LABEL = 255  # converted labels are bytes
 MASK_THRESHOLD = 128  # of 8-bit masks
 
 
@@ -33,13 +35,13 @@ def map_labels(values: np.ndarray, path: Path, options: ReadOptions, allowed: fr
         UserError: a value that is not declared.
     """
     known = allowed if options.label_map is None else frozenset(options.label_map)
-    labels = as_labels(values, path=path, allowed=known)
+    labels = as_labels(values, path=path, allowed=[value for value in known if value <= LARGEST_LABEL])
     if options.label_map is not None:
         table = np.zeros(256, np.uint8)
         for source, target in options.label_map.items():
             table[source] = target
         return table[labels]
-    return labels.astype(np.uint8, copy=False)
+    return labels
 
 
 def _check_finite(values: np.ndarray, path: Path) -> None:

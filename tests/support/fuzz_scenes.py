@@ -1,7 +1,6 @@
 """Clean inputs of the subcommands that read images, small enough for hundreds of runs."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ def _voxels(path: Path) -> list[Any]:
 def convert_scene(folder: Path) -> Scene:
     """One ACDC patient, with the release's header: spacing in pixdim alone."""
     source = write_phantom(folder / "acdc", patients=1, size=24, slices=2)
-    os.environ["nnUNet_raw"] = str(folder / "converted")  # noqa: SIM112
     patient = source / "training" / "patient001"
     files = {"image": patient / "patient001_frame01.nii.gz", "label": patient / "patient001_frame01_gt.nii.gz"}
 
@@ -40,16 +38,28 @@ def convert_scene(folder: Path) -> Scene:
         return {name: facts[1:] if "images" in name else facts for name, facts in found.items()}
 
     arguments = ("convert", "acdc", "-i", source, "-d", 7, "--overwrite", "--splits", "none")
-    return Scene("convert", files=files, arguments=arguments, result=result, without_values=without_values)
+    return Scene(
+        "convert",
+        files=files,
+        arguments=arguments,
+        result=result,
+        without_values=without_values,
+        raw=folder / "converted",
+    )
 
 
-def evaluate_scene(folder: Path) -> Scene:
-    """Two cases, written by ITK: qform, sform and pixdim."""
-    root = folder / "evaluated"
+def evaluate_scene(folder: Path, *, by_nibabel: bool = False) -> Scene:
+    """Two cases, written by ITK (qform, sform and pixdim), or written by nibabel in fp32 and read by it."""
+    root = folder / ("evaluated_by_nibabel" if by_nibabel else "evaluated")
     for case in ("a", "b"):
         write_labels(root / "labelsTr" / f"{case}.nii.gz", heart(), origin=(5.0, -7.0, 3.0))
         write_labels(root / "predicted" / f"{case}.nii.gz", heart(1), origin=(5.0, -7.0, 3.0))
     description = {"labels": LABELS, "file_ending": ".nii.gz", "channel_names": {"0": "MRI"}, "name": "ACDC"}
+    if by_nibabel:
+        description["overwrite_image_reader_writer"] = "NibabelIO"
+        for path in root.rglob("*.nii.gz"):
+            image = nibabel.load(path)
+            nibabel.save(nibabel.Nifti1Image(np.asarray(image.dataobj, np.float32), image.affine), path)
     (root / "dataset.json").write_text(json.dumps(description))
     files = {"predicted label": root / "predicted" / "a.nii.gz", "true label": root / "labelsTr" / "a.nii.gz"}
 
@@ -58,7 +68,8 @@ def evaluate_scene(folder: Path) -> Scene:
         return {key: content[key] for key in ("cases", "summary", "mean", "empty")}
 
     arguments = ("evaluate", "-p", root / "predicted", "-g", root / "labelsTr", "-o", root / "out")
-    return Scene("evaluate", files=files, arguments=arguments, result=result)
+    name = "evaluate by nibabel" if by_nibabel else "evaluate"
+    return Scene(name, files=files, arguments=arguments, result=result, raw=folder)
 
 
 def inspect_scene(folder: Path) -> Scene:
@@ -86,7 +97,14 @@ def inspect_scene(folder: Path) -> Scene:
         kept = ("case", "shape", "spacing_mm", "labels")
         return [{key: row[key] for key in kept} for row in rows]
 
-    return Scene("inspect", files=files, arguments=("inspect", "-d", 8), result=result, without_values=without_values)
+    return Scene(
+        "inspect",
+        files=files,
+        arguments=("inspect", "-d", 8),
+        result=result,
+        without_values=without_values,
+        raw=folder / "inspected",
+    )
 
 
 def write_predict_scene(folder: Path) -> tuple[Path, Path]:
@@ -101,8 +119,8 @@ def write_predict_scene(folder: Path) -> tuple[Path, Path]:
 
 
 def scenes(folder: Path) -> Iterator[Scene]:
-    """The scenes of convert, evaluate and inspect; nnUNet_raw is set for each while it is in use."""
+    """The scenes of convert, evaluate and inspect."""
     yield convert_scene(folder)
     yield evaluate_scene(folder)
-    os.environ["nnUNet_raw"] = str(folder / "inspected")  # noqa: SIM112
+    yield evaluate_scene(folder, by_nibabel=True)
     yield inspect_scene(folder)
