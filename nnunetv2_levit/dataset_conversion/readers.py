@@ -45,7 +45,9 @@ def map_labels(values: np.ndarray, path: Path, options: ReadOptions, allowed: fr
 
 
 def _check_finite(values: np.ndarray, path: Path) -> None:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    with np.errstate(over="ignore"):  # nnU-Net reads in fp32, where larger numbers are infinite
+        finite = values.dtype.kind != "f" or np.isfinite(values.astype(np.float32, copy=False)).all()
+    if not finite:
         raise UserError(f"{path} contains NaN or infinite voxels: replace them before converting")
 
 
