@@ -2,6 +2,8 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +12,34 @@ from tqdm import tqdm
 
 from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.evaluation.label_files import structures_of
 from nnunetv2_levit.files import write_json, write_text, write_whole
+from nnunetv2_levit.image_files import check_image_file, differing_geometry, read_images, read_label_file
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation
 COLUMNS = 10
 
 
-def _measure(name: str, files: dict[str, Any], reader: Any) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
-    """Facts of one case, and the slice with most label (or the middle one) as image and labels."""
-    images, properties = reader.read_images(files["images"])
-    labels = reader.read_seg(files["label"])[0][0]
+def _measure(
+    name: str, files: dict[str, Any], reader: Any, allowed: frozenset[int]
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Facts of one case, and the slice with most label (or the middle one) as image and labels.
+
+    Raises:
+        UserError: a file that is not whole, labels that are not in ``allowed``, or a label that does not fit the image.
+    """
+    images, properties = read_images([Path(path) for path in files["images"]], reader)
+    label = Path(files["label"])
+    labels, label_properties = read_label_file(label, reader, allowed=allowed)
+    different = differing_geometry((images.shape[1:], properties), (labels.shape, label_properties))
+    if different is not None:
+        what, ours, theirs = different
+        raise UserError(
+            f"{files['images'][0]} and {label} differ in {what}, {ours} and {theirs}: correct one of them, or convert "
+            "the dataset anew"
+        )
     spacing = [float(v) for v in properties["spacing"]]
-    values, counts = np.unique(labels.astype(int), return_counts=True)
+    values, counts = np.unique(labels, return_counts=True)
     low, median, high = (float(v) for v in np.percentile(images[0], (1, 50, 99)))
     picture = images.shape[1] == 1 and spacing[0] == 999  # nnU-Net's stand-in for a third dimension
     voxel = spacing[1] * spacing[2] if picture else float(np.prod(spacing)) / 1000
@@ -129,29 +147,53 @@ def _draw(pictures: list[tuple[dict[str, Any], np.ndarray, np.ndarray]], labels:
     plt.close(figure)
 
 
+def _files(dataset: Path, description: dict[str, Any]) -> tuple[Any, dict[str, dict[str, Any]]]:
+    """nnU-Net's reader for a raw dataset, and the files of its training cases: ``images`` and ``label`` by case."""
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    try:
+        files = get_filenames_of_train_images_and_targets(str(dataset), description)
+    except Exception as error:
+        raise UserError(f"the training cases of {dataset} can't be listed ({error}): convert it anew") from error
+    if not files or not all(entry["images"] for entry in files.values()):
+        raise UserError(f"{dataset / 'imagesTr'} holds no images of {description.get('file_ending')}: convert it anew")
+    first = next(iter(files.values()))["images"][0]
+    check_image_file(Path(first))
+    try:
+        # nnU-Net prints the traceback of each reader that can't read the file
+        with redirect_stderr(StringIO()), np.errstate(over="ignore"):
+            reader = determine_reader_writer_from_dataset_json(description, first, verbose=False)
+    except RuntimeError:
+        raise UserError(
+            f"none of nnU-Net's readers can read {first}: correct it, or convert the dataset anew"
+        ) from None
+    return reader(), files
+
+
 def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) -> tuple[Path, list[dict[str, Any]]]:
     """Write ``overview.png``, ``.md`` and ``.json`` of a raw dataset's training cases, into its folder by default.
 
     Raises:
         UserError: no such dataset, or a case that can't be read.
     """
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
     dataset = dataset_folder("nnUNet_raw", dataset_id, advice="convert it first")
     if not (dataset / "dataset.json").is_file():
         raise UserError(f"{dataset} has no dataset.json: convert the dataset anew")
     description = json.loads((dataset / "dataset.json").read_text())
-    labels = {name: value for name, value in description["labels"].items() if isinstance(value, int)}
-    files = get_filenames_of_train_images_and_targets(str(dataset), description)
-    first = next(iter(files.values()))["images"][0]
-    reader = determine_reader_writer_from_dataset_json(description, first, verbose=False)()
+    structures, ignored = structures_of(description)
+    labels = {"background": 0, **{k: v for k, v in description["labels"].items() if isinstance(v, int)}}
+    allowed = frozenset({0}.union(*structures.values())) | ({ignored} if ignored is not None else set())
+    reader, files = _files(dataset, description)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
-        jobs = {name: pool.submit(_measure, name, entry, reader) for name, entry in sorted(files.items())}
+        jobs = {name: pool.submit(_measure, name, entry, reader, allowed) for name, entry in sorted(files.items())}
         pictures = []
         for name, job in tqdm(jobs.items(), desc=f"inspecting {dataset.name}"):
             try:
                 pictures.append(job.result())
+            except UserError:
+                pool.shutdown(cancel_futures=True)
+                raise
             except Exception as error:
                 raise UserError(
                     f"the case {name} of {dataset} can't be read ({error}): convert the dataset anew"

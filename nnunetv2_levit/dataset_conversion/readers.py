@@ -8,10 +8,13 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_levit.dataset_conversion.cases import LoadedCase, RawCase, ReadOptions
-from nnunetv2_levit.dataset_conversion.nifti import SPACING_TOLERANCE_MM, NiftiVolume, read_nifti
+from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume, read_nifti
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.image_files import as_labels, check_unscaled
+from nnunetv2_levit.nifti_files import SPACING_TOLERANCE_MM
 
 AFFINE_TOLERANCE_MM = 1e-2
+LARGEST_LABEL = 255  # converted labels are bytes
 MASK_THRESHOLD = 128  # of 8-bit masks
 COLOUR_TOLERANCE = 64  # between the channels of a grey mask that was stored as a lossy colour picture
 MAX_ARRAY_BYTES = 16 * 2**30  # a CT volume of 512x512x1000 in float64 has 2 GiB
@@ -32,22 +35,19 @@ def map_labels(values: np.ndarray, path: Path, options: ReadOptions, allowed: fr
         UserError: a value that is not declared.
     """
     known = allowed if options.label_map is None else frozenset(options.label_map)
-    labels = values.astype(np.uint8)
-    # counting is many times faster than sorting; a label that is no byte differs from its byte
-    foreign = [] if np.array_equal(labels, values) else np.unique(values[labels != values]).tolist()
-    foreign += [v for v in np.flatnonzero(np.bincount(labels.ravel(order="K"))).tolist() if v not in known]
-    if foreign:
-        raise UserError(f"{path} contains the label {foreign[0]:g}, none of {sorted(known)}: correct the file")
+    labels = as_labels(values, path=path, allowed=[value for value in known if value <= LARGEST_LABEL])
     if options.label_map is not None:
         table = np.zeros(256, np.uint8)
         for source, target in options.label_map.items():
             table[source] = target
-        labels = table[labels]
+        return table[labels]
     return labels
 
 
 def _check_finite(values: np.ndarray, path: Path) -> None:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
+    with np.errstate(over="ignore"):  # nnU-Net reads in fp32, where larger numbers are infinite
+        finite = values.dtype.kind != "f" or np.isfinite(values.astype(np.float32, copy=False)).all()
+    if not finite:
         raise UserError(f"{path} contains NaN or infinite voxels: replace them before converting")
 
 
@@ -82,6 +82,7 @@ def read_volumes(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -
     labels = None
     if case.label is not None:
         volume = read_nifti(case.label)
+        check_unscaled(volume.path, volume.header)
         _same_shape(volume.shape, volume.path, first.shape, first.path)
         remarks.append(_same_space(volume, first, options))
         labels = map_labels(volume.values(), volume.path, options, allowed)
@@ -185,6 +186,7 @@ def read_channels(case: RawCase, options: ReadOptions, allowed: frozenset[int]) 
     labels, remarks = None, []
     if case.label is not None:
         mask = read_nifti(case.label)
+        check_unscaled(mask.path, mask.header)
         _same_shape(mask.shape, mask.path, channels[0].shape, path)
         remarks = [remark] if (remark := _same_space(mask, volume, options)) else []
         labels = map_labels(mask.values(), mask.path, options, allowed)

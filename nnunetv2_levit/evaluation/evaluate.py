@@ -25,6 +25,7 @@ from nnunetv2_levit.evaluation.label_files import (
 )
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS, Protocol
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, mean_of_structures, summarise
+from nnunetv2_levit.image_files import read_probabilities
 
 # starting a process costs as much as evaluating some tens of small cases
 CASES_WORTH_A_PROCESS = 48
@@ -56,20 +57,19 @@ class Request:
     workers: int = 4
 
 
-def _probabilities(pair: Pair) -> np.ndarray:
+def _probabilities(pair: Pair, shape: tuple[int, ...]) -> np.ndarray:
     """Probabilities (classes, *shape) that nnU-Net saved beside a case's prediction.
 
     Raises:
-        UserError: there are none, or the file has no array of that name.
+        UserError: there are none, the file is damaged, or they are of another shape than the labels.
     """
     path = pair.prediction.with_name(f"{pair.case}.npz")
     if not path.is_file():
         raise UserError(f"{pair.prediction} has no probabilities beside it: predict with --save_probabilities")
-    try:
-        with np.load(path) as content:
-            return content["probabilities"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} holds no array 'probabilities' ({error}): predict again") from None
+    values = read_probabilities(path)
+    if values.shape[1:] not in (shape, (1, *shape)):
+        raise UserError(f"{path} is of shape {values.shape[1:]} and its labels of {shape}: predict again")
+    return values.reshape(values.shape[0], *shape)
 
 
 def _protocol_values(
@@ -77,10 +77,9 @@ def _protocol_values(
 ) -> dict[str, dict[str, float]]:
     probabilities = None
     if protocol.needs_probabilities or (protocol.name == "polyp" and any(pair.prediction.parent.glob("*.npz"))):
-        probabilities = _probabilities(pair)
+        probabilities = _probabilities(pair, labels.truth.shape)
         if probabilities.shape[0] <= max(channels.values()):
             raise UserError(f"the probabilities of {pair.prediction} have {probabilities.shape[0]} classes, too few")
-        probabilities = probabilities.reshape(probabilities.shape[0], *labels.truth.shape)
     if protocol.name in ("isic", "polyp", "unet2022-em") and labels.truth.ndim != 2:
         raise UserError(f"the protocol {protocol.name} is for single images, and {pair.truth} is a volume")
     return {
@@ -100,7 +99,7 @@ def evaluate_case(
     regions: bool,
 ) -> dict[str, Any]:
     """Metrics of every structure of one case, as the entry of the result's ``cases`` (without the patient)."""
-    labels = read_pair(pair, reader(), ignored)
+    labels = read_pair(pair, reader(), structures=structures, ignored=ignored)
     masks = {
         name: (np.isin(labels.prediction, values), np.isin(labels.truth, values)) for name, values in structures.items()
     }

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
+from nnunetv2_levit.image_files import differing_geometry, read_label_file
 
 PICTURE_SPACING = 999  # nnU-Net's stand-in for the spacing along the axis that a picture lacks
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -173,14 +174,20 @@ def dataset_description(candidates: Sequence[Path]) -> tuple[dict[str, Any], Pat
 
 
 def structures_of(description: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], int | None]:
-    """Structures of a dataset.json (labels or regions) by name, and the ignore label if there is one."""
+    """Structures of a dataset.json (labels or regions) by name, and the ignore label if there is one.
+
+    Raises:
+        UserError: a label that is no whole number, or nothing but the background.
+    """
     structures, ignored = {}, None
     for name, value in description["labels"].items():
+        values = value if isinstance(value, list | tuple) else [value]
+        if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
+            raise UserError(f"dataset.json gives {name!r} the label {value!r}: labels are whole numbers from 0 on")
         if name == "ignore":
-            ignored = int(value)
+            ignored = values[0]
         elif name != "background":
-            values = value if isinstance(value, list | tuple) else [value]
-            structures[name] = tuple(int(v) for v in values)
+            structures[name] = tuple(values)
     if not structures:
         raise UserError("dataset.json names no structure beside the background")
     return structures, ignored
@@ -215,50 +222,39 @@ def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str 
     return result
 
 
-def read_pair(pair: Pair, reader: Any, ignored: int | None = None) -> LabelPair:
-    """Read both files with one of nnU-Net's readers and check that they lie on the same grid.
+def read_pair(
+    pair: Pair, reader: Any, *, structures: Mapping[str, Sequence[int]], ignored: int | None = None
+) -> LabelPair:
+    """Read both files with one of nnU-Net's readers and check their labels and that they lie on the same grid.
 
-    Elements of the ignore label become background in both. A case of a single slice is 2D.
+    The labels are those of ``structures`` and the background; the ignore label too in the ground truth, where its
+    elements become background in both (nnU-Net never predicts it). A case of a single slice is 2D.
 
     Raises:
-        UserError: a file can't be read, or the two differ in shape, spacing, origin or direction.
+        UserError: a file is not whole or can't be read, holds another label, or the two differ in shape, spacing,
+            origin or direction.
     """
-    arrays, properties = [], []
-    for path in (pair.prediction, pair.truth):
-        try:
-            array, facts = reader.read_seg(str(path))
-        except Exception as error:
-            raise UserError(f"{path} can't be read ({str(error).strip().splitlines()[-1]}): replace it") from error
-        arrays.append(np.asarray(array)[0])
-        properties.append(facts)
-    prediction, truth = arrays
-    for what, ours, theirs in _geometry(arrays, properties):
-        if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
-            raise UserError(
-                f"{pair.prediction} is not aligned with {pair.truth}: its {what} is {_numbers(ours)} and that of the "
-                f"ground truth {_numbers(theirs)}; predict from the image that the ground truth belongs to"
-            )
-    labels = [np.round(array).astype(np.int16) for array in (prediction, truth)]
+    known = {0}.union(*structures.values())
+    prediction, ours = read_label_file(pair.prediction, reader, allowed=known)
+    truth, theirs = read_label_file(pair.truth, reader, allowed=known if ignored is None else known | {ignored})
+    different = differing_geometry((prediction.shape, ours), (truth.shape, theirs))
+    if different is not None:
+        what, found, expected = different
+        raise UserError(
+            f"{pair.prediction} is not aligned with {pair.truth}: its {what} is {_numbers(found)} and that of the "
+            f"ground truth {_numbers(expected)}; predict from the image that the ground truth belongs to"
+        )
+    labels = [prediction, truth]
     if ignored is not None:
-        outside = labels[1] == ignored
+        outside = truth == ignored
         for array in labels:
             array[outside] = 0
-    spacing = tuple(float(size) for size in properties[1]["spacing"])
+    spacing = tuple(float(size) for size in theirs["spacing"])
     # read as 1 x H x W: pictures get a spacing of 999, 2D files of other formats a multiple of it
     unit = "px" if truth.shape[0] == 1 and spacing[0] == PICTURE_SPACING and spacing[1:] == (1.0, 1.0) else "mm"
     if truth.shape[0] == 1:
         labels, spacing = [array[0] for array in labels], spacing[1:]
     return LabelPair(labels[0], labels[1], spacing, unit)
-
-
-def _geometry(arrays: list[np.ndarray], properties: list[dict[str, Any]]) -> list[tuple[str, tuple, tuple]]:
-    facts = [("shape", arrays[0].shape, arrays[1].shape)]
-    facts.append(("spacing", *(tuple(p["spacing"]) for p in properties)))
-    if all("sitk_stuff" in p for p in properties):
-        facts += [(name, *(tuple(p["sitk_stuff"][name]) for p in properties)) for name in ("origin", "direction")]
-    if all("nibabel_stuff" in p for p in properties):
-        facts.append(("affine", *(tuple(np.ravel(p["nibabel_stuff"]["original_affine"])) for p in properties)))
-    return facts
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.evaluate import reader_of
 from nnunetv2_levit.evaluation.label_files import Pair, read_pair
+from nnunetv2_levit.image_files import read_images
 
 ERROR_COLOURS = {"missed": "#00e5ff", "spurious": "#ff1744", "wrong structure": "#ffea00"}
 MARGIN = 0.35  # of the labelled box, around it
@@ -129,14 +130,19 @@ def _row(rank: str, case: str, evaluations: Sequence[dict[str, Any]], images: Pa
     image_file = images / f"{case}_0000{ending}"
     if not image_file.is_file():
         raise UserError(f"{image_file} is missing: give the folder of the evaluated images with --images")
-    image = np.asarray(reader.read_images((str(image_file),))[0])[0]
+    image = read_images([image_file], reader)[0][0]
     predictions, truth, spacing = [], None, None
     for evaluation in evaluations:
         entry = _entry(evaluation, case)
         if entry is None:
             raise UserError(f"{evaluation['name']} was not evaluated on {case}: evaluate all models on the same cases")
         truth_file = Path(evaluation["ground_truth"]) / f"{case}{ending}"
-        pair = read_pair(Pair(case, prediction_path(evaluation, entry), truth_file), reader, evaluation["ignore_label"])
+        pair = read_pair(
+            Pair(case, prediction_path(evaluation, entry), truth_file),
+            reader,
+            structures=evaluation["structures"],
+            ignored=evaluation["ignore_label"],
+        )
         predictions.append((evaluation["name"], pair.prediction))
         truth, spacing = pair.truth, pair.spacing
     if image.shape[-2:] != truth.shape[-2:] or (truth.ndim == 3 and image.shape != truth.shape):

@@ -9,7 +9,9 @@ import torch
 
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.image_files import check_image_file
 from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
+from nnunetv2_levit.inference.case_files import Case
 from nnunetv2_levit.inference.model_folder import check_model_folder
 from nnunetv2_levit.inference.onnx_backend import require_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
@@ -55,6 +57,22 @@ def _check(settings: Settings) -> None:
         raise UserError("torch finds no MPS device here: use -device cpu")
 
 
+def _check_files(cases: Sequence[Case], *, file_ending: str, settings: Settings) -> None:
+    """Check what nnU-Net's own code, which predicts what is not batched, takes as it is.
+
+    Raises:
+        UserError: an image that is not whole, or a segmentation that counts as done and is not.
+    """
+    for case in cases:
+        for path in case.channels:
+            check_image_file(path)
+        done = Path(f"{case.target}{file_ending}")
+        if settings.continue_prediction and done.exists():
+            probabilities = settings.save_probabilities and done.with_name(f"{case.name}.npz").exists()
+            if not case.is_complete(file_ending, probabilities=probabilities):
+                raise UserError(f"{done} or its .npz is truncated or damaged: remove both, so that they are made anew")
+
+
 def _set_threads(device: str) -> None:
     if device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net does: the other cores are for the workers
@@ -73,7 +91,7 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
     _check(settings)
     set_up_process()  # nnU-Net finds our trainers by it
     folder = check_model_folder(model, settings.folds, settings.checkpoint)
-    folder.cases(source, output)
+    cases = folder.cases(source, output)
     if output.exists() and not output.is_dir():
         raise UserError(f"the output {output} is a file: give a folder with -o")
     try:
@@ -103,6 +121,8 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
             f"this configuration needs the predictions of {predictor.configuration_manager.previous_stage_name}: "
             "give their folder with -prev_stage_predictions"
         )
+    if not predictor.is_batched:
+        _check_files(cases, file_ending=folder.dataset["file_ending"], settings=settings)
     common = dict(
         save_probabilities=settings.save_probabilities,
         overwrite=not settings.continue_prediction,
