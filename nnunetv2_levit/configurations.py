@@ -1,13 +1,13 @@
 """Further configurations in a plans file: another patch size on the same preprocessed data."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import write_json
+from nnunetv2_levit.files import read_json, write_json
 from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE
 
 
@@ -44,11 +44,8 @@ def add_configuration(
         UserError: no such dataset, plans or configuration, a 3D one, an unusable size, or a name already taken.
     """
     path = _plans_file(dataset_id, plans_name)
-    try:
-        plans = json.loads(path.read_text())
-        configurations = plans["configurations"]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} is not a plans file ({error}): plan the dataset anew") from None
+    plans = read_json(path, what="a plans file", schema=schemas.PLANS_WITH_CONFIGURATIONS)
+    configurations = plans["configurations"]
     if base not in configurations:
         raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
     parent = _resolved(configurations, base)
@@ -71,7 +68,7 @@ def add_configuration(
     if name in configurations and configurations[name] != entry and not overwrite:
         raise UserError(f"{path} has another configuration {name} already: add --name NAME or --overwrite")
     configurations[name] = entry
-    write_json(path, plans, indent=4)
+    write_json(path, plans, indent=4, allow_nan=True)  # which nnU-Net writes too
 
     strides = parent.get("architecture", {}).get("arch_kwargs", {}).get("strides")
     remark = None

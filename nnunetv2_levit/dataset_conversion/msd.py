@@ -1,15 +1,16 @@
 """Tasks of the Medical Segmentation Decathlon (Antonelli et al. 2022), with or without their dataset.json."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
 from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
 from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS, find_nifti
 from nnunetv2_levit.dataset_conversion.readers import read_channels
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import read_json
 
 CITATION = "Antonelli et al., Nature Communications 13:4128, 2022, doi 10.1038/s41467-022-30695-9"
 
@@ -42,13 +43,12 @@ TASKS = {
 
 
 def _task_from_json(path: Path) -> tuple[str, tuple[str, ...], dict[str, int]]:
-    try:
-        content = json.loads(path.read_text())
-        labels = {str(name): int(value) for value, name in content["labels"].items()}
-        channels = tuple(content["modality"][key] for key in sorted(content["modality"], key=int))
-        name = re.sub(r"[^A-Za-z0-9]", "", content.get("name", "MSD").title()) or "MSD"
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is no dataset.json of the Decathlon ({error!r}): restore or remove it") from None
+    content = read_json(path, what="a dataset.json of the Decathlon", schema=schemas.DECATHLON)
+    labels = {name: int(value) for value, name in content["labels"].items()}
+    if len(labels) < len(content["labels"]) or len(set(labels.values())) < len(labels):
+        raise UserError(f"{path}: labels gives two labels one name, or one label two: restore or remove it")
+    channels = tuple(content["modality"][key] for key in sorted(content["modality"], key=int))
+    name = re.sub(r"[^A-Za-z0-9]", "", content.get("name", "MSD").title()) or "MSD"
     return name, channels, labels
 
 
@@ -77,7 +77,7 @@ def _plan(request: Request) -> Plan:
     prefix = cases[0].identifier.rpartition("_")[0] if cases else ""
     task = TASKS.get(request.task or prefix)
     published, notes = None if task is None else task.cases, []
-    if (source / "dataset.json").is_file():
+    if (source / "dataset.json").exists():
         name, channels, labels = _task_from_json(source / "dataset.json")
         name = name if task is None else task.name
     elif task is not None:

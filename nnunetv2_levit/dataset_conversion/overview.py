@@ -1,6 +1,5 @@
 """One look at a whole raw dataset: a labelled slice of each case, and a table with outliers marked."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import write_json, write_text, write_whole
+from nnunetv2_levit.files import read_json, write_json, write_text, write_whole
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation
 COLUMNS = 10
@@ -141,7 +141,7 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
     dataset = dataset_folder("nnUNet_raw", dataset_id, advice="convert it first")
     if not (dataset / "dataset.json").is_file():
         raise UserError(f"{dataset} has no dataset.json: convert the dataset anew")
-    description = json.loads((dataset / "dataset.json").read_text())
+    description = read_json(dataset / "dataset.json", what="nnU-Net's dataset.json", schema=schemas.DATASET_WITH_IMAGES)
     labels = {name: value for name, value in description["labels"].items() if isinstance(value, int)}
     files = get_filenames_of_train_images_and_targets(str(dataset), description)
     first = next(iter(files.values()))["images"][0]

@@ -4,7 +4,6 @@ A converter says which files are cases and what the labels mean; everything else
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,13 +16,14 @@ from PIL import Image
 from tqdm import tqdm
 
 import nnunetv2_levit
+from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase, Reader, ReadOptions
 from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume, write_array, write_image
 from nnunetv2_levit.dataset_conversion.readers import read_volumes
 from nnunetv2_levit.dataset_conversion.splits import Fold
 from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import replaced_at_the_end, write_json
+from nnunetv2_levit.files import read_json, replaced_at_the_end, write_json
 
 
 def dataset_folder_name(dataset_id: int, name: str) -> str:
@@ -217,11 +217,13 @@ def stale_preprocessed_splits(dataset: Path) -> Path | None:
     if not folder or not written.is_file():
         return None
     present = Path(folder) / dataset.name / "splits_final.json"
-    if present.is_file() and json.loads(present.read_text()) != json.loads(written.read_text()):
-        return present
-    return None
+    if not present.exists():
+        return None
+    before, after = (read_json(path, what="nnU-Net's folds", schema=schemas.SPLITS) for path in (present, written))
+    return present if before != after else None
 
 
 def conversion_notes(dataset: Path) -> list[str]:
     """The notes of the conversion that wrote a raw dataset."""
-    return json.loads((dataset / "conversion.json").read_text())["notes"]
+    path = dataset / "conversion.json"
+    return read_json(path, what="a converter's summary", schema=schemas.CONVERSION_WITH_NOTES)["notes"]
