@@ -44,12 +44,13 @@ def add_configuration(
         UserError: no such dataset, plans or configuration, a 3D one, an unusable size, or a name already taken.
     """
     path = _plans_file(dataset_id, plans_name)
-    plans = read_json(path, what="a plans file", schema=schemas.PLANS_WITH_CONFIGURATIONS)
+    plans = read_json(path, what="a plans file", schema=schemas.PLANS_TO_CONFIGURE)
+    schemas.check_inheritance(plans, path=path)
     configurations = plans["configurations"]
     if base not in configurations:
         raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
     parent = _resolved(configurations, base)
-    if len(parent["patch_size"]) != 2:
+    if len(parent.get("patch_size", ())) != 2:
         raise UserError(f"the configuration {base} is not 2D: give one with a 2D patch, such as 2d")
     if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
         raise UserError(

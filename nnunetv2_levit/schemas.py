@@ -1,8 +1,8 @@
 """What every kind of JSON file that is read must look like, as JSON Schemas, and one sentence where it does not.
 
 A schema says what the package reads of a file, not all that nnU-Net writes: further keys are allowed everywhere. Beside
-the standard's own words, ``description`` says what a value should be, ``remedy`` how to mend the file, and ``finite`` that
-no number in it may be NaN or infinite, wherever it stands.
+the standard's own words, ``description`` says what a value should be, ``remedy`` how to mend the file, and ``finite``
+that no number in it may be NaN or infinite, wherever it stands.
 """
 
 import json
@@ -58,23 +58,11 @@ def _or_null(schema: Schema) -> dict[str, Any]:
     return {**schema, "type": [*([types] if isinstance(types, str) else types), "null"]}
 
 
+# nnU-Net takes int() of labels, so that digits in quotes are labels too
+ONE_LABEL = [{"type": "integer", "minimum": 0, "maximum": 2**15 - 1}, {"type": "string", "pattern": "^[0-9]{1,4}$"}]
 LABEL = {
-    # nnU-Net takes int() of labels, so that digits in quotes are labels too
     "description": "a label (a whole number from 0), or a list of labels (a region)",
-    "anyOf": [
-        {"type": "integer", "minimum": 0, "maximum": 2**15 - 1},
-        {"type": "string", "pattern": "^[0-9]{1,4}$"},
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "anyOf": [
-                    {"type": "integer", "minimum": 0, "maximum": 2**15 - 1},
-                    {"type": "string", "pattern": "^[0-9]{1,4}$"},
-                ]
-            },
-        },
-    ],
+    "anyOf": [*ONE_LABEL, {"type": "array", "minItems": 1, "items": {"anyOf": ONE_LABEL}}],
 }
 CHANNELS = _by_name(_text("the name of a channel"), "an object of channel names", minProperties=1)
 DATASET = {
@@ -158,7 +146,8 @@ PLANS = {
     ),
     "remedy": "plan the dataset anew, or restore the file",
 }
-PLANS_WITH_CONFIGURATIONS = {**PLANS, "required": ["dataset_name", "configurations"]}
+PLANS_TO_CONFIGURE = {**PLANS, "required": ["configurations"]}
+PLANS_OF_MODEL = {**PLANS, "required": ["dataset_name", "configurations"]}
 
 CASES = _list(_text("the name of a case"), "a list of names of cases")
 SPLITS = {
@@ -279,7 +268,8 @@ BENCHMARK = {
                         "batch_size": _whole("a whole number above 0", minimum=1),
                         "parameters": _whole("a whole number above 0", minimum=1),
                         "seconds_per_image": _by_name(
-                            _or_null(_real("a number above 0, or null", exclusiveMinimum=0)), "an object of times by mode"
+                            _or_null(_real("a number above 0, or null", exclusiveMinimum=0)),
+                            "an object of times by mode",
                         ),
                     },
                     {"not_measured": _by_name(_text("a reason"), "an object of reasons by mode")},
@@ -371,12 +361,10 @@ def check_plain(path: Path, content: Any) -> None:
     """
     for place, value in _values(content):
         if len(place) > MOST_LEVELS:
-            raise UserError(
-                f"{path}: {place_of(place)} is nested more than {MOST_LEVELS} levels deep: restore the file"
-            )
+            raise UserError(f"{path}: {place_of(place)} is nested over {MOST_LEVELS} levels deep: restore the file")
         for text in (value, *(place[-1:])):
             if isinstance(text, str) and ("\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)):
-                raise UserError(f"{path}: {ascii(place_of(place))} holds half a character or NUL: restore the file")
+                raise UserError(f"{path}: {place_of(place)!a} holds half a character or NUL: restore the file")
 
 
 def check(content: Any, schema: Schema, *, path: Path) -> None:
@@ -407,3 +395,19 @@ def _problem(error: Any, place: str, root: Schema) -> str:
     if error.validator == "propertyNames" or "propertyNames" in error.absolute_schema_path:
         return f"{shown(error.instance)} in {where} is not {expected}"
     return f"{where} is not {expected} but {shown(error.instance)}"
+
+
+def check_inheritance(plans: Mapping[str, Any], *, path: Path) -> None:
+    """Check that every configuration of some plans inherits from one that is there, and none from itself.
+
+    Raises:
+        UserError: naming the file and the configuration.
+    """
+    configurations = plans["configurations"]
+    for name in configurations:
+        line = [name]
+        while (parent := configurations[line[-1]].get("inherits_from")) is not None:
+            if parent not in configurations or parent in line:
+                what = "itself" if parent in line else f"{parent!r}, which is not there"
+                raise UserError(f"{path}: configurations/{name} inherits from {what}: {PLANS['remedy']}")
+            line.append(parent)

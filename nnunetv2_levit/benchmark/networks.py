@@ -28,9 +28,7 @@ def check_patch(name: str, patch_size: tuple[int, int]) -> None:
         raise UserError(f"network {name!r} is not registered: choose from {', '.join(NAMES)}")
     height, width = patch_size
     if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
-        raise UserError(
-            f"the patch {height}x{width} has a side outside {MIN_SIZE} to {MAX_SIZE} pixels: choose another"
-        )
+        raise UserError(f"the patch {height}x{width} has a side outside {MIN_SIZE} to {MAX_SIZE} pixels")
     if name in REFERENCES:
         padded = get_pool_and_conv_props((1.0, 1.0), patch_size, SMALLEST_FEATURE_MAP, 999999)[3]
         if tuple(padded) != tuple(patch_size):

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from importlib.resources import as_file, files
-from pathlib import Path
 from typing import Any
 
 from nnunetv2_levit import schemas

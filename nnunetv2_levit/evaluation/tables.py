@@ -1,6 +1,5 @@
 """An evaluation as Markdown and CSV, made from its JSON-able dictionary."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +59,13 @@ def evaluation_markdown(result: dict[str, Any]) -> str:
         for structure in result["structures"]
     ]
     rows.append([Markup("**mean**"), *(_cell(result["mean"][metric], metric, cases) for metric in METRICS)])
+    split, interval = markdown_text(result["split"]), markdown_text(result["interval"])
     lines = [
         f"# {markdown_text(result['name'])}",
         "",
-        f"{cases} cases of {result['patients']} patients; {markdown_text(result['split'])}. Cells: mean ± standard deviation over "
-        f"cases, median, [interval: {markdown_text(result['interval'])}], and n where not every case has a value. The last row "
-        "averages the structures.",
+        f"{cases} cases of {result['patients']} patients; {split}. Cells: mean ± standard deviation over cases, "
+        f"median, [interval: {interval}], and n where not every case has a value. The last row averages the "
+        "structures.",
         "",
         markdown_table(["structure", *(heading(metric, *facts) for metric in METRICS)], rows),
         "## Empty structures",
