@@ -50,7 +50,9 @@ def add_configuration(
     if base not in configurations:
         raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
     parent = _resolved(configurations, base)
-    if len(parent.get("patch_size", ())) != 2:
+    if "patch_size" not in parent:
+        raise UserError(f"{path}: configurations/{base} lacks 'patch_size': {schemas.PLANS['remedy']}")
+    if len(parent["patch_size"]) != 2:
         raise UserError(f"the configuration {base} is not 2D: give one with a 2D patch, such as 2d")
     if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
         raise UserError(

@@ -165,6 +165,7 @@ CONVERSION = {
             "cases": _by_name(
                 _record("an object with the case's patient", {"patient": _text("the name of a patient")}),
                 "an object of facts by case",
+                minProperties=1,
             )
         },
         {"notes": _list({"type": "string", "description": "a text"}, "a list of texts")},
