@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 _MARKUP = re.compile(r"[\\`*{}\[\]<>#|&~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=www)\.")
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # with which spreadsheets begin a formula (OWASP, CSV injection)
+_FORMULA = ("=", "+", "-", "@")  # with which spreadsheets begin a formula (OWASP, CSV injection)
 LONGEST_LABEL = 60
 
 
@@ -39,9 +39,10 @@ def _csv_cell(value: object) -> object:
     """None is an empty cell; a text that a spreadsheet would take for a formula gets an apostrophe before it."""
     if value is None:
         return ""
-    if isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value):
-        return "'" + value
-    return value
+    if not isinstance(value, str):
+        return value
+    text = one_line(value)
+    return "'" + text if text.lstrip().startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 def csv_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

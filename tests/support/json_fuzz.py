@@ -32,6 +32,7 @@ VALUES: dict[str, Any] = {
     "infinite": float("inf"),
     "nested": DEEP,
 }
+FAULTS = ("exception", "changed", "unclear")
 OPERATIONS = ("drop", *VALUES, "swap", "truncate", "very deep", "twice")
 
 
@@ -134,7 +135,7 @@ def _remove(path: Path) -> None:
 
 
 def outcome(kind: Kind, document: Any, number: int, expected: Any) -> dict[str, Any]:
-    """What mutation ``number`` led to: refused, unchanged, unseen (excluded), or a fault: exception, changed, unclear."""
+    """What mutation ``number`` led to: refused, unchanged, unseen (excluded), or a fault (`FAULTS`)."""
     damaged = mutation(document, number)
     for path in kind.outputs:
         _remove(path)
@@ -154,7 +155,7 @@ def outcome(kind: Kind, document: Any, number: int, expected: Any) -> dict[str, 
     finally:
         kind.file.write_text(before)
     place = "/".join(map(str, damaged.place))
-    faulty = result in ("exception", "changed", "unclear")
+    faulty = result in FAULTS
     return {"number": number, "operation": damaged.operation, "place": place, "outcome": result,
             "error": err[-1500:] if faulty else (sentences[0] if sentences else "")}  # fmt: skip
 
@@ -235,7 +236,7 @@ BENCHMARK = {
 
 
 def make(root: Path) -> dict[str, Kind]:
-    """Genuine files of every kind below ``root``, and how each is read; needs nnU-Net's three variables (`variables`)."""
+    """Genuine files of every kind below ``root``, and how each is read; nnU-Net's `variables` must be set."""
     raw = root / "raw" / "Dataset027_ACDC"
     preprocessed = root / "preprocessed" / "Dataset027_ACDC"
     cases = ["p1_frame01", "p2_frame01", "p3_frame01"]
@@ -324,11 +325,15 @@ def _kinds(root: Path, raw: Path, preprocessed: Path, model: Path, msd: Path) ->
 
     def another_conversion(change: Mutation) -> bool:
         # a case that the summary does not have belongs to the patient that its name says
-        return a_name(change) or (change.operation == "drop" and change.place[:1] == ("cases",) and len(change.place) == 2)
+        return a_name(change) or (
+            change.operation == "drop" and change.place[:1] == ("cases",) and len(change.place) == 2
+        )
 
     def another_benchmark(change: Mutation) -> bool:
         # a row less is a benchmark of less; the other row's network is another one then
-        return a_name(change) or (change.operation == "drop" and change.place[:1] == ("rows",) and len(change.place) == 2)
+        return a_name(change) or (
+            change.operation == "drop" and change.place[:1] == ("rows",) and len(change.place) == 2
+        )
 
     def another_task(change: Mutation) -> bool:
         # a label that the description lacks is met in the label files, which the sentence names

@@ -1,6 +1,6 @@
 """Damaged JSON of every kind through the command that reads it, in numbers; fails on any exception or silent change.
 
-    python docs/lab/experiments/json_fuzz.py --mutations 300 -o outcomes.json
+python docs/lab/experiments/json_fuzz.py --mutations 300 -o outcomes.json
 """
 
 import argparse
@@ -14,9 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 from tqdm import tqdm
 
-from tests.support.json_fuzz import baseline, make, outcome, variables
-
-FAULTS = ("exception", "changed", "unclear")
+from tests.support.json_fuzz import FAULTS, baseline, make, outcome, variables
 
 
 def main() -> None:
