@@ -19,10 +19,10 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
     Raises:
         UserError: no name, a folder where a file is needed or the reverse, or no permission.
     """
-    if not folder and (not path.name or path.name == ".." or path.is_dir()):
-        raise UserError(f"{str(path)!r} is a folder: give the name of a file to write")
     place = path if folder else path.parent
     try:
+        if not folder:
+            _check_replaceable(path)
         while not os.path.lexists(place) and place != place.parent:
             place = place.parent
         if not place.is_dir():
@@ -35,6 +35,14 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
         if isinstance(error, UserError):
             raise
         raise _not_written(path, error) from None
+
+
+def _check_replaceable(path: Path) -> None:
+    """Raise UserError unless there is nothing or an ordinary file, which may be replaced (a device never)."""
+    if not path.name or path.name == ".." or path.is_dir():
+        raise UserError(f"{str(path)!r} is a folder: give the name of a file to write")
+    if os.path.lexists(path) and not path.is_file():
+        raise UserError(f"{path} is no ordinary file, and is not replaced: give the name of a file to write")
 
 
 def _not_written(path: Path, error: OSError | ValueError) -> UserError:
@@ -64,10 +72,9 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         UserError: the folder or file can't be written; nothing is left behind.
     """
-    if not path.name:
-        raise UserError(f"{str(path)!r} is a folder: give the name of a file to write")
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
+        _check_replaceable(path)
+        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         with _folder_made(path.parent):
             try:
                 write(partial)
@@ -108,8 +115,7 @@ def _move_all(partial: Path, folder: Path) -> None:
     moved: list[str] = []
     try:
         for name in names:
-            if (folder / name).is_dir():
-                raise IsADirectoryError(None, f"{name} is a folder there")
+            _check_replaceable(folder / name)
             moved.append(name)
             if os.path.lexists(folder / name):
                 (folder / name).rename(previous / name)
@@ -129,6 +135,8 @@ def beside(path: Path, *endings: str) -> list[Path]:
     Raises:
         UserError: one of them is ``path`` itself.
     """
+    if not path.name:
+        raise UserError(f"{str(path)!r} is a folder: give the name of a file to write")
     for ending in endings:
         if path.suffix.lower() == ending:
             raise UserError(f"{path} is where the {ending} beside the JSON file goes: let the name end in .json")

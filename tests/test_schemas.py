@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 
 import pytest
 
@@ -124,7 +125,24 @@ def test_inheritance_that_leads_nowhere(parent, words, tmp_path):
         schemas.check_inheritance(plans, path=tmp_path)
 
 
-UNWRITABLE = {"below a file": "file/x.json", "a folder": "folder", "no name": "/", "the system": "/proc/x/y.json"}
+def test_what_is_no_ordinary_file_is_never_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="no ordinary file"):
+        check_writable(pipe)
+    with pytest.raises(UserError, match="no ordinary file"):
+        write_whole(pipe, lambda path: path.write_text("x"))
+    assert pipe.is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+UNWRITABLE = {
+    "below a file": "file/x.json",
+    "a folder": "folder",
+    "no name": "/",
+    "a long name": "n" * 300,
+    "the system": "/proc/x/y.json",
+}
 
 
 @pytest.mark.parametrize("kind", UNWRITABLE)
@@ -160,7 +178,7 @@ def test_files_are_written_all_or_none(tmp_path):
         (partial / "a").write_text("old")
     (folder / "b").mkdir()
     before = snapshot(tmp_path)
-    with pytest.raises(UserError, match="b is a folder"):
+    with pytest.raises(UserError, match="b' is a folder"):
         fill(folder, "a", "b")
     assert snapshot(tmp_path) == before
 

@@ -1,6 +1,7 @@
 """What trained models are worth."""
 
 import argparse
+import os
 from pathlib import Path
 
 from nnunetv2_levit.commands import AddCommand
@@ -25,7 +26,7 @@ def _distinct(pairs: list[tuple[str, str]]) -> dict[str, str]:
 
 def _result(text: str) -> tuple[str, list[Path]]:
     """``[NAME=]PATH[,PATH…]``: the name (the path's last part where there is none) and the results."""
-    if Path(text).exists():  # a path with "=" or "," in it
+    if os.path.exists(text):  # noqa: PTH110 (pathlib's fails for long names); a path with "=" or "," in it
         name, equals, parts = "", "", [text]
     else:
         name, equals, value = text.partition("=")
