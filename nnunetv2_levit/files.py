@@ -144,8 +144,17 @@ def beside(path: Path, *endings: str) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file in UTF-8, whole."""
-    write_whole(path, lambda target: target.write_text(text, encoding="utf-8"))
+    """A text file in UTF-8, whole.
+
+    Raises:
+        UserError: it can't be written, or holds a name that is no text.
+    """
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 10) : error.end + 10]
+        raise UserError(f"{path} can't be written: {near!a} holds half a character: rename what is called so") from None
+    write_whole(path, lambda target: target.write_bytes(content))
 
 
 def write_json(path: Path, content: Any, *, indent: int = 1, allow_nan: bool = False) -> None:
