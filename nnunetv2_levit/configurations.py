@@ -75,7 +75,7 @@ def add_configuration(
 
     strides = parent.get("architecture", {}).get("arch_kwargs", {}).get("strides")
     remark = None
-    if strides is not None:
+    if strides is not None and all(len(stride) == len(patch_size) for stride in strides):
         factors = np.prod(np.array(strides), axis=0)
         if any(side % factor for side, factor in zip(patch_size, factors, strict=True)):
             remark = (

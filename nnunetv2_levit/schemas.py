@@ -118,7 +118,9 @@ CONFIGURATION = _record(
             {},
             {
                 "network_class_name": _text("the name of a class"),
-                "arch_kwargs": _record("an object of options", {}, {"strides": _list(SIDES, "a list of strides")}),
+                "arch_kwargs": _record(
+                    "an object of options", {}, {"strides": _list(SIDES, "a list of strides", minItems=1)}
+                ),
                 "_kw_requires_import": _list(_text("the name of an option"), "a list of names of options"),
             },
         ),

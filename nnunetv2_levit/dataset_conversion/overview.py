@@ -151,6 +151,10 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
     description = read_json(dataset / "dataset.json", what="nnU-Net's dataset.json", schema=schemas.DATASET_WITH_IMAGES)
     labels = {name: value for name, value in description["labels"].items() if isinstance(value, int)}
     files = get_filenames_of_train_images_and_targets(str(dataset), description)
+    if not files:
+        raise UserError(
+            f"{dataset} has no images of the file_ending in its dataset.json: mend that, or convert it anew"
+        )
     first = next(iter(files.values()))["images"][0]
     reader = determine_reader_writer_from_dataset_json(description, first, verbose=False)()
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
