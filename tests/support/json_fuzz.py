@@ -350,7 +350,8 @@ def _kinds(root: Path, raw: Path, preprocessed: Path, model: Path, msd: Path) ->
         "conversion.json, evaluate": Kind(raw / "conversion.json", evaluate, numbers, (out,), another_conversion),
         "splits_final.json, evaluate -m": Kind(
             preprocessed / "splits_final.json", ("evaluate", "-m", model, "-g", raw / "labelsTr", "-o", out),
-            numbers, (out,), # without its first fold the second one is the first, whose cases were not predicted: the sentence says so
+            numbers, (out,),
+            # without its first fold the second is the first, whose cases were not predicted: the sentence says so
             lambda change: a_name(change) or (change.operation == "drop" and len(change.place) == 1),
         ),
         "plans.json, evaluate -m": Kind(
