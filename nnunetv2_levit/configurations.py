@@ -1,6 +1,5 @@
 """Further configurations in a plans file: another patch size on the same preprocessed data."""
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -8,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import write_json
+from nnunetv2_levit.files import read_json, write_json
 from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE
 
 NNUNET_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
@@ -154,11 +154,9 @@ def add_configuration(
     """
     _check_sizes(patch_size, batch_size)
     path = _plans_file(dataset_id, plans_name)
-    try:
-        plans = json.loads(path.read_text())
-        configurations = plans["configurations"]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} is not a plans file ({error}): plan the dataset anew") from None
+    plans = read_json(path, what="a plans file", schema=schemas.PLANS_TO_CONFIGURE)
+    schemas.check_inheritance(plans, path=path)
+    configurations = plans["configurations"]
     if base not in configurations:
         raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
     parent, lineage = _resolved(configurations, base, path)
@@ -180,7 +178,7 @@ def add_configuration(
         raise UserError(f"{path} has another configuration {name} already: add --name NAME or --overwrite")
     factors = _unet_factors(parent, path)
     configurations[name] = entry
-    write_json(path, plans, indent=4)
+    write_json(path, plans, indent=4, allow_nan=True)  # which nnU-Net writes too
 
     remark = None
     if factors is not None and any(side % factor for side, factor in zip(patch_size, factors, strict=True)):

@@ -18,7 +18,7 @@ from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import replaced_at_the_end, write_json
+from nnunetv2_levit.files import check_writable, replaced_at_the_end, write_json
 from nnunetv2_levit.inference.model_folder import check_model_folder
 
 REPORT = "truncation.json"
@@ -140,6 +140,7 @@ def truncate(
     """
     if output.exists():
         raise UserError(f"{output} exists already: {ADVICE}")
+    check_writable(output)
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
     set_up_process()

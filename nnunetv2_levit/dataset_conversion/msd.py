@@ -1,16 +1,17 @@
 """Tasks of the Medical Segmentation Decathlon (Antonelli et al. 2022), with or without their dataset.json."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase, check_labels
 from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
 from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS, find_nifti
 from nnunetv2_levit.dataset_conversion.readers import read_channels
 from nnunetv2_levit.dataset_conversion.source_files import entries, unused
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import read_json
 
 CITATION = "Antonelli et al., Nature Communications 13:4128, 2022, doi 10.1038/s41467-022-30695-9"
 
@@ -58,15 +59,10 @@ def _names_by_number(content: dict, key: str, path: Path) -> dict[int, str]:
 
 
 def _task_from_json(path: Path) -> tuple[str, tuple[str, ...], dict[str, int]]:
-    try:
-        content = json.loads(path.read_text())
-        label_names = _names_by_number(content, "labels", path)
-        channels = _names_by_number(content, "modality", path)
-        name = re.sub(r"[^A-Za-z0-9]", "", content.get("name", "MSD").title()) or "MSD"
-    except UserError:
-        raise
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is no dataset.json of the Decathlon ({error!r}): restore or remove it") from None
+    content = read_json(path, what="a dataset.json of the Decathlon", schema=schemas.DECATHLON)
+    label_names = _names_by_number(content, "labels", path)
+    channels = _names_by_number(content, "modality", path)
+    name = re.sub(r"[^A-Za-z0-9]", "", content.get("name", "MSD").title()) or "MSD"
     if not channels or list(channels) != list(range(len(channels))):
         numbers = ", ".join(map(str, channels)) or "no channels"
         raise UserError(f"{path} has {numbers} in 'modality': number the channels 0, 1, …, at least one")
@@ -109,7 +105,7 @@ def _plan(request: Request) -> Plan:
     prefix = cases[0].identifier.rpartition("_")[0] if cases else ""
     task = TASKS.get(request.task or prefix)
     published, notes = None if task is None else task.cases, []
-    if (source / "dataset.json").is_file():
+    if (source / "dataset.json").exists():
         name, channels, labels = _task_from_json(source / "dataset.json")
         name = name if task is None else task.name
     elif task is not None:

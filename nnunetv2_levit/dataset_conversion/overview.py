@@ -1,6 +1,5 @@
 """One look at a whole raw dataset: a labelled slice of each case, and a table with outliers marked."""
 
-import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr
 from io import StringIO
@@ -10,11 +9,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.label_files import structures_of
-from nnunetv2_levit.files import write_json, write_text, write_whole
+from nnunetv2_levit.files import check_writable, read_json, write_json, write_text, write_whole, written_together
 from nnunetv2_levit.image_files import check_image_file, differing_geometry, read_images, read_label_file
+from nnunetv2_levit.plain_text import figure_label, markdown_table
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation
 COLUMNS = 10
@@ -98,7 +99,7 @@ def as_markdown(rows: list[dict[str, Any]], labels: dict[str, int]) -> str:
         *(f"{name} ({unit})" for name in names),
         "outliers",
     ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in rows:
         cells = [
             row["case"],
@@ -108,8 +109,8 @@ def as_markdown(rows: list[dict[str, Any]], labels: dict[str, int]) -> str:
             *(f"{row['labels'].get(str(labels[name]), 0):.4g}" for name in names),
             ", ".join(row["outliers"]),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(head, lines)
 
 
 def _draw(pictures: list[tuple[dict[str, Any], np.ndarray, np.ndarray]], labels: dict[str, int], target: Path) -> None:
@@ -137,10 +138,14 @@ def _draw(pictures: list[tuple[dict[str, Any], np.ndarray, np.ndarray]], labels:
         for value in np.unique(mask[mask > 0]).astype(int):
             axis.contour(mask == value, levels=[0.5], colors=[colours((value - 1) % colours.N)], linewidths=0.8)
         colour = "red" if facts["outliers"] else "black"
-        axis.set_title(facts["case"], fontsize=5, color=colour, pad=2)
+        axis.set_title(figure_label(facts["case"]), fontsize=5, color=colour, pad=2)
         for spine in axis.spines.values():
             spine.set(color=colour, linewidth=2 if facts["outliers"] else 0.5)
-    handles = [plt.Line2D([], [], color=colours((v - 1) % colours.N), label=name) for name, v in labels.items() if v]
+    handles = [
+        plt.Line2D([], [], color=colours((v - 1) % colours.N), label=figure_label(name))
+        for name, v in labels.items()
+        if v
+    ]
     figure.legend(handles=handles, loc="lower center", ncol=min(8, len(handles)), fontsize=7, frameon=False)
     figure.tight_layout(rect=(0, 0.35 / (1.75 * rows + 0.5), 1, 1), pad=0.3)
     figure.savefig(target, dpi=100)
@@ -178,9 +183,11 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
         UserError: no such dataset, or a case that can't be read.
     """
     dataset = dataset_folder("nnUNet_raw", dataset_id, advice="convert it first")
+    target = output or dataset
+    check_writable(target, folder=True)
     if not (dataset / "dataset.json").is_file():
         raise UserError(f"{dataset} has no dataset.json: convert the dataset anew")
-    description = json.loads((dataset / "dataset.json").read_text())
+    description = read_json(dataset / "dataset.json", what="nnU-Net's dataset.json", schema=schemas.DATASET_WITH_IMAGES)
     structures, ignored = structures_of(description)
     labels = {"background": 0, **{k: v for k, v in description["labels"].items() if isinstance(v, int)}}
     allowed = frozenset({0}.union(*structures.values())) | ({ignored} if ignored is not None else set())
@@ -200,8 +207,8 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
                 ) from error
     rows = [facts for facts, _, _ in pictures]
     mark_outliers(rows, labels)
-    target = output or dataset
-    write_json(target / "overview.json", {"dataset": dataset.name, "cases": rows})
-    write_text(target / "overview.md", as_markdown(rows, labels))
-    write_whole(target / "overview.png", lambda path: _draw(pictures, labels, path))
+    with written_together(target) as partial:
+        write_json(partial / "overview.json", {"dataset": dataset.name, "cases": rows})
+        write_text(partial / "overview.md", as_markdown(rows, labels))
+        write_whole(partial / "overview.png", lambda path: _draw(pictures, labels, path))
     return target / "overview.png", rows

@@ -4,7 +4,6 @@ A converter says which files are cases and what the labels mean; everything else
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,6 +16,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import nnunetv2_levit
+from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion.cases import (
     DatasetDescription,
     LoadedCase,
@@ -248,7 +248,7 @@ def stale_preprocessed_splits(dataset: Path) -> Path | None:
     if not present.is_file():
         return None
     try:
-        before, after = (read_json(path, what="nnU-Net's folds") for path in (present, written))
+        before, after = (read_json(path, what="nnU-Net's folds", schema=schemas.SPLITS) for path in (present, written))
     except UserError:  # the conversion itself went well, and what can't be read has to go as well
         return present
     return present if before != after else None
@@ -256,4 +256,5 @@ def stale_preprocessed_splits(dataset: Path) -> Path | None:
 
 def conversion_notes(dataset: Path) -> list[str]:
     """The notes of the conversion that wrote a raw dataset."""
-    return json.loads((dataset / "conversion.json").read_text())["notes"]
+    path = dataset / "conversion.json"
+    return read_json(path, what="a converter's summary", schema=schemas.CONVERSION_WITH_NOTES)["notes"]

@@ -1,6 +1,5 @@
 """Which prediction belongs to which ground truth, whose it is, which structures there are, and reading the pairs."""
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
 from nnunetv2_levit.image_files import differing_geometry, read_label_file
@@ -114,7 +114,7 @@ def pair_model_folder(
         raise UserError(f"{model} has no validation predictions in {_listed(sorted(set(names) - set(present)))}")
     if not present:
         raise UserError(f"{model} has no fold_*/validation: finish a fold, or run nnUNetv2_train with --val")
-    dataset = read_json(model / "plans.json", what="the plans of a trained model")["dataset_name"]
+    dataset = read_json(model / "plans.json", what="the plans of a trained model", schema=schemas.PLANS)["dataset_name"]
     if truth is None:
         truth = _ground_truth_of(dataset)
     true_files = label_files(truth)
@@ -155,7 +155,7 @@ def _ground_truth_of(dataset: str) -> Path:
 def _splits_of(dataset: str) -> list[dict[str, list[str]]] | None:
     root = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112 (nnU-Net's name)
     path = Path(root or "") / dataset / "splits_final.json"
-    return json.loads(path.read_text()) if root and path.is_file() else None
+    return read_json(path, what="nnU-Net's folds", schema=schemas.SPLITS) if root and path.exists() else None
 
 
 def dataset_description(candidates: Sequence[Path]) -> tuple[dict[str, Any], Path]:
@@ -165,8 +165,9 @@ def dataset_description(candidates: Sequence[Path]) -> tuple[dict[str, Any], Pat
         UserError: none of them has one.
     """
     for folder in candidates:
-        if (folder / "dataset.json").is_file():
-            return read_json(folder / "dataset.json", what="nnU-Net's dataset.json"), folder
+        if (folder / "dataset.json").exists():
+            path = folder / "dataset.json"
+            return read_json(path, what="nnU-Net's dataset.json", schema=schemas.DATASET), folder
     raise UserError(
         f"no dataset.json in {_listed([str(folder) for folder in candidates])}: give the dataset's id with -d "
         "(nnUNet_raw must be set), so that the structures have names"
@@ -212,8 +213,9 @@ def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str 
             )
         return {case: match.group(1) for case, match in matches.items()}
     known = {}
-    if dataset_folder is not None and (dataset_folder / "conversion.json").is_file():
-        facts = read_json(dataset_folder / "conversion.json", what="a converter's summary")["cases"]
+    if dataset_folder is not None and (dataset_folder / "conversion.json").exists():
+        path = dataset_folder / "conversion.json"
+        facts = read_json(path, what="a converter's summary", schema=schemas.CONVERSION)["cases"]
         known = {case: fact["patient"] for case, fact in facts.items()}
     result = {}
     for case in cases:

@@ -10,6 +10,7 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.evaluate import reader_of
 from nnunetv2_levit.evaluation.label_files import Pair, read_pair
 from nnunetv2_levit.image_files import read_images
+from nnunetv2_levit.plain_text import figure_label
 
 ERROR_COLOURS = {"missed": "#00e5ff", "spurious": "#ff1744", "wrong structure": "#ffea00"}
 MARGIN = 0.35  # of the labelled box, around it
@@ -99,9 +100,10 @@ def draw_panel(evaluations: Sequence[dict[str, Any]], images: Path, target: Path
     for row, line in zip(rows, axes, strict=True):
         pictures = [("image", None, None), ("ground truth", row["truth"], None)]
         for name, prediction, score in row["predictions"]:
+            label = figure_label(name)
             pictures += [
-                (f"{name}\nDSC {'–' if score is None else f'{100 * score:.1f} %'}", prediction, None),
-                (f"{name}\nerrors", None, error_map(prediction, row["truth"])),
+                (f"{label}\nDSC {'–' if score is None else f'{100 * score:.1f} %'}", prediction, None),
+                (f"{label}\nerrors", None, error_map(prediction, row["truth"])),
             ]
         for axis, (title, mask, errors) in zip(line, pictures, strict=True):
             axis.imshow(row["image"], cmap="gray", vmin=row["range"][0], vmax=row["range"][1], aspect=row["aspect"])
@@ -115,8 +117,8 @@ def draw_panel(evaluations: Sequence[dict[str, Any]], images: Path, target: Path
             axis.set_title(title, fontsize=8)
             axis.set_xticks([])
             axis.set_yticks([])
-        line[0].set_ylabel(f"{row['rank']}: {row['case']}\n{row['where']}", fontsize=8)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=labels(i), label=name) for i, name in enumerate(names)]
+        line[0].set_ylabel(f"{row['rank']}: {figure_label(row['case'])}\n{row['where']}", fontsize=8)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=labels(i), label=figure_label(name)) for i, name in enumerate(names)]
     handles += [plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in ERROR_COLOURS.items()]
     figure.legend(handles=handles, loc="lower center", ncol=min(8, len(handles)), fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.5 / (2.7 * len(rows) + 0.7), 1, 1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import write_json, write_whole
+from nnunetv2_levit.files import beside, check_writable, write_json, write_whole
 from nnunetv2_levit.inference.onnx_backend import OnnxBackend, require_onnx, to_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
 
@@ -112,6 +112,8 @@ def export_model(*, model: Path, output: Path, fold: int | str, checkpoint: str)
     require_onnx()
     if output.suffix != ".onnx":
         raise UserError(f"{output} does not end in .onnx: name the file to write with -o model.onnx")
+    for path in (output, *beside(output, ".json")):
+        check_writable(path)
     trained = load_fold(model, fold, checkpoint)
     images = real_slices(trained)
     checked_on = "random images" if images is None else f"{len(images)} slices of the preprocessed dataset"

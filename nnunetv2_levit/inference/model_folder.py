@@ -7,6 +7,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
@@ -63,9 +64,11 @@ def check_model_folder(path: Path, folds: Sequence[int | str], checkpoint: str) 
     """
     if not path.is_dir():
         raise UserError(f"there is no model folder {path}")
+    kinds = {"plans.json": schemas.PLANS_OF_MODEL, "dataset.json": schemas.DATASET_WITH_IMAGES}
     plans, dataset = (
-        read_json(path / name, what="part of a trained nnU-Net model") for name in ("plans.json", "dataset.json")
+        read_json(path / name, what="part of a trained nnU-Net model", schema=kind) for name, kind in kinds.items()
     )
+    schemas.check_inheritance(plans, path=path / "plans.json")
     missing = [fold for fold in folds if not (path / f"fold_{fold}" / checkpoint).is_file()]
     if missing:
         trained = sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{checkpoint}"))
