@@ -189,7 +189,7 @@ DECATHLON = {
         },
         {"name": {"type": "string", "description": "a text"}},
     ),
-    "remedy": "restore or remove it",
+    "remedy": "it is no dataset.json of the Decathlon, restore or remove it",
 }  # fmt: skip
 DECATHLON["properties"]["labels"]["required"] = ["0"]
 DECATHLON["properties"]["modality"]["required"] = ["0"]
