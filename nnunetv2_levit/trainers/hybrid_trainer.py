@@ -53,6 +53,7 @@ class HybridTrainer(nnUNetTrainer):
         network_name: a name of `network_architectures.REGISTRY`.
         network_options: further keywords of its constructor.
         pretrained: sources of pretrained weights (timm tags or files), loaded when a training starts; None for none.
+        check_name: raises a UserError where this is a second name of a training.
         truncated_name: from a number of transformer blocks to the name of the trainer with that many.
         recipe: optimizer, rates, clipping, augmentation and length.
         train_scales: factors of the patch size through which the training iterations pass in turn.
@@ -64,6 +65,7 @@ class HybridTrainer(nnUNetTrainer):
     pretrained: ClassVar[str | tuple[str, ...] | None] = None
     recipe: ClassVar[Recipe] = Recipe()
     truncated_name: ClassVar[Callable[[int], str]]
+    check_name: ClassVar[Callable[[], None]]
     train_scales: ClassVar[tuple[float, ...]] = (1.0,)
     num_epochs_override: ClassVar[int | None] = None
     num_iterations_override: ClassVar[int | None] = None
@@ -77,6 +79,8 @@ class HybridTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ) -> None:
+        with exit_on_user_error():
+            self.check_name()
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.initial_lr = self.recipe.learning_rate
         self.weight_decay = self.recipe.weight_decay

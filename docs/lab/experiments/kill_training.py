@@ -48,12 +48,13 @@ def prepare(work: Path) -> Path:
     (work / "trainer").mkdir(parents=True)
     (work / "trainer" / "killed_trainer.py").write_text(TRAINER_FILE)
     os.environ |= {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
-    os.environ |= {"nnUNet_extTrainer": str(work / "trainer"), "nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1"}
+    os.environ |= {"nnUNet_extTrainer": str(work / "trainer"), "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     convert(ACDC, Request(write_phantom(work / "source", patients=5, size=56, slices=2), DATASET_ID))
     plan = [Path(sys.executable).with_name("nnUNetv2_plan_and_preprocess"), "-d", str(DATASET_ID), "-c", "2d"]
     subprocess.run([*plan, "-np", "1", "-npfp", "1"], check=True, stdout=subprocess.DEVNULL)
     add_configuration(dataset_id=DATASET_ID, base="2d", patch_size=(48, 40), batch_size=2)
+    os.environ["nnUNet_n_proc_DA"] = "0"  # planning needs one, a training augments in its own process
     return work / "results"
 
 
