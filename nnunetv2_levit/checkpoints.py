@@ -110,8 +110,8 @@ def _read(path: Path, *, trust: bool, mmap: bool, map_location: str | torch.devi
                 ) from None
         reason = said.strip().splitlines()[0][:150] if said.strip() else type(error).__name__
         raise UserError(
-            f"{path} is not a readable checkpoint, but damaged, cut short or something else ({reason}): copy it again "
-            "or name another"
+            f"{path} can't be loaded: it is not a readable checkpoint, but damaged, cut short or something else "
+            f"({reason}): copy it again or name another"
         ) from None
 
 

@@ -36,6 +36,7 @@ class Settings:
     verbose: bool = False
     accumulator: torch.dtype = torch.half
     backend: str = "torch"
+    trust_checkpoint: bool = False
 
 
 def _check(settings: Settings) -> None:
@@ -72,7 +73,9 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
     """
     _check(settings)
     set_up_process()  # nnU-Net finds our trainers by it
-    folder = check_model_folder(model, settings.folds, settings.checkpoint)
+    folder = check_model_folder(
+        model, settings.folds, settings.checkpoint, trust_checkpoint=settings.trust_checkpoint
+    )
     folder.cases(source, output)
     if output.exists() and not output.is_dir():
         raise UserError(f"the output {output} is a file: give a folder with -o")
@@ -94,6 +97,7 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
         allow_tqdm=settings.progress_bar,
         accumulator=settings.accumulator,
         backend=settings.backend,
+        trust_checkpoint=settings.trust_checkpoint,
     )
     if settings.device == "cpu" and keep_freed_memory():  # this process is ours, as a caller's of the class is not
         predictor.runner = BatchRunner(predictor.device, BATCH_WITH_KEPT_MEMORY)
