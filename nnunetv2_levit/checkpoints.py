@@ -40,7 +40,7 @@ _NUMBERS = (
 )
 _GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 _MORE_THAN_PLAIN_VALUES = re.compile(
-    r"Unsupported operand|unsupported persistent id|unsafe class|unrecognized function|Can only build|TorchScript archives"
+    "Unsupported operand|unsupported persistent id|unsafe class|unrecognized function|Can only build|TorchScript"
 )
 
 

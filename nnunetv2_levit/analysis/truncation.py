@@ -19,7 +19,7 @@ from nnunetv2_levit.checkpoints import load_checkpoint
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import replaced_at_the_end, write_json
-from nnunetv2_levit.inference.model_folder import check_model_folder
+from nnunetv2_levit.inference.model_folder import check_checkpoint_name, check_model_folder
 from nnunetv2_levit.inference.pipeline import one_line
 
 REPORT = "truncation.json"
@@ -33,7 +33,9 @@ def trained_folds(model: Path, checkpoint: str, *, trust_checkpoint: bool = Fals
     Raises:
         UserError: there is none, or the folder is no trained-model folder.
     """
-    folds = sorted(path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}"))
+    check_checkpoint_name(checkpoint)
+    names = (path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}"))
+    folds = sorted(name for name in names if name == "all" or name.isdecimal())
     check_model_folder(model, folds, checkpoint, trust_checkpoint=trust_checkpoint)
     if not folds:
         raise UserError(f"{model} has no fold with a {checkpoint}: name another checkpoint with -chk")
@@ -155,6 +157,8 @@ def truncate(
     """
     if output.exists():
         raise UserError(f"{output} exists already: {ADVICE}")
+    if blocks < 1:
+        raise UserError(f"a network keeps at least 1 transformer block, not {blocks}: give --blocks 1 or more")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
     set_up_process()

@@ -29,6 +29,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.evaluation.evaluate import Request, evaluate
     from nnunetv2_levit.evaluation.tables import evaluation_markdown, write_evaluation
 
+    if arguments.model is not None and arguments.predictions is not None:
+        raise UserError("-m takes its folds' validations and -p a folder of predictions: give one of them")
     dataset = None
     if arguments.dataset is not None:
         dataset = dataset_folder("nnUNet_raw", arguments.dataset, advice="check -d, or convert the dataset first")

@@ -114,6 +114,8 @@ def export_model(
     require_onnx()
     if output.suffix != ".onnx":
         raise UserError(f"{output} does not end in .onnx: name the file to write with -o model.onnx")
+    if output.is_dir():
+        raise UserError(f"{output} is a folder: name the file to write with -o model.onnx")
     trained = load_fold(model, fold, checkpoint, trust_checkpoint=trust_checkpoint)
     images = real_slices(trained)
     checked_on = "random images" if images is None else f"{len(images)} slices of the preprocessed dataset"

@@ -57,6 +57,12 @@ def cases_for(plans: PlansManager, dataset: dict[str, Any], source: Path, output
     )
 
 
+def check_checkpoint_name(checkpoint: str) -> None:
+    """Raise a UserError where the name would lead out of a fold's folder."""
+    if Path(checkpoint).name != checkpoint or "\\" in checkpoint:
+        raise UserError(f"{checkpoint!r} is not the name of a file in a fold's folder: give -chk without any folder")
+
+
 def _read_part(path: Path, *keys: str) -> dict[str, Any]:
     """One of the two JSON files of a model folder, which must be an object with these keys."""
     content = read_json(path, what="part of a trained nnU-Net model")
@@ -81,8 +87,8 @@ def _check_same_network(path: Path, folds: Sequence[int | str], checkpoint: str)
             if value != first[what]:
                 values = "" if what == "weights" else f" ({first[what]} and {value})"
                 raise UserError(
-                    f"{path}: the folds {folds[0]} and {fold} are not of the same network, their {checkpoint} differ in "
-                    f"the {what}{values}: predict with each alone (-f)"
+                    f"{path}: the folds {folds[0]} and {fold} are not of the same network, their {checkpoint} "
+                    f"differ in the {what}{values}: predict with each alone (-f)"
                 )
 
 
@@ -97,9 +103,10 @@ def check_model_folder(
         UserError: something is missing, broken or foreign; the sentence says what, and which folds are there.
     """
     if not path.is_dir():
-        raise UserError(f"{path} is not a model folder, but a file" if path.exists() else f"there is no model folder {path}")
-    if Path(checkpoint).name != checkpoint:
-        raise UserError(f"{checkpoint!r} is not the name of a file in a fold's folder: give -chk without any folder")
+        raise UserError(
+            f"{path} is not a model folder, but a file" if path.exists() else f"there is no model folder {path}"
+        )
+    check_checkpoint_name(checkpoint)
     if len(set(folds)) != len(folds):
         raise UserError(f"a fold is named twice in {', '.join(map(str, folds))}: give each once (-f)")
     plans = _read_part(path / "plans.json", "configurations", "dataset_name", "image_reader_writer")

@@ -4,7 +4,9 @@ nnU-Net imports the module and calls the object that ``network_class_name`` and 
 name, whatever it is (`torch.hub.load`, for example, downloads code and runs it).
 """
 
+import builtins
 import pydoc
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +25,22 @@ def _named(architecture: dict[str, Any]) -> list[str]:
     return [name for name in (architecture.get("network_class_name"), *names) if name]
 
 
-def _is_network_or_layer(name: Any) -> bool:
-    if not isinstance(name, str) or name.split(".")[0] not in LIBRARIES:
+def _is_harmless(name: Any) -> bool:
+    """Whether nothing but a network or a layer can come of importing and calling what has this name."""
+    if not isinstance(name, str):
         return False
+    library = name.split(".")[0]
+    if library not in LIBRARIES:
+        # what is not there can't be imported; for a trainer with a network of its own the name means nothing
+        return not hasattr(builtins, library) and (not library.isidentifier() or find_spec(library) is None)
     try:
         found = pydoc.locate(name)
     except pydoc.ErrorDuringImport:
         return False
-    if found is None:  # nnU-Net then looks for a class of that name in dynamic_network_architectures
-        return name.split(".")[0] == "dynamic_network_architectures"
     # a library's module gives access to what it imports, so the object counts, not the way to it
-    return isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.split(".")[0] in LIBRARIES
+    return found is None or (
+        isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.split(".")[0] in LIBRARIES
+    )
 
 
 def check_network_classes(plans: dict[str, Any], path: Path) -> None:
@@ -44,8 +51,9 @@ def check_network_classes(plans: dict[str, Any], path: Path) -> None:
     """
     for name, configuration in plans["configurations"].items():
         for named in _named(configuration.get("architecture") or {}):
-            if not _is_network_or_layer(named):
+            if not _is_harmless(named):
                 raise UserError(
                     f"{path}: the configuration {name} names {named}, which is no network or layer of "
-                    f"{', '.join(LIBRARIES)}, so it may run any code; add --trust-checkpoint if you trust whoever made it"
+                    f"{', '.join(LIBRARIES)}, so it may run any code; add --trust-checkpoint to load it all the same, if "
+                    "you trust whoever made it"
                 )

@@ -34,7 +34,9 @@ def newest_checkpoint(path: Path, *, trust: bool) -> Path:
         UserError: a training can't be resumed from the chosen file (see `check_checkpoint`).
     """
     best = path.with_name("checkpoint_best.pth")
-    later = path.name == "checkpoint_latest.pth" and best.is_file() and best.stat().st_mtime_ns > path.stat().st_mtime_ns
+    later = (
+        path.name == "checkpoint_latest.pth" and best.is_file() and best.stat().st_mtime_ns > path.stat().st_mtime_ns
+    )
     if not later or trust:  # a trusted file may run code, so it is opened once
         check_checkpoint(path, trust=trust, keys=RESUMABLE)
         return path
@@ -295,4 +297,6 @@ class HybridTrainer(nnUNetTrainer):
             try:
                 super().load_checkpoint(str(path))
             except (RuntimeError, ValueError, KeyError) as error:  # weights or optimizer state of another network
-                raise UserError(f"{path} does not fit {type(self).__name__}: {str(error).splitlines()[-1].strip()}") from error
+                raise UserError(
+                    f"{path} does not fit {type(self).__name__}: {str(error).splitlines()[-1].strip()}"
+                ) from error

@@ -75,8 +75,8 @@ def _parse_options(name: str, family: Family, words: list[str]) -> list[Option]:
         option = _option(family, word)
         if option is None:
             raise UserError(
-                f"{name}: {word!r} is neither a size nor an option of {family.name}Trainer{_why(family, word)}; sizes are "
-                f"{', '.join(family.sizes)}, options {', '.join(order)} (`nnunetv2_levit trainers` lists them)"
+                f"{name}: {word!r} is neither a size nor an option of {family.name}Trainer{_why(family, word)}; "
+                f"sizes are {', '.join(family.sizes)}, options {', '.join(order)} (`nnunetv2_levit trainers` lists them)"
             )
         for other in chosen:
             if other.name in option.excludes or option.name in other.excludes:
@@ -109,8 +109,8 @@ def parse(name: str) -> ParsedName:
     for option in options:
         if option.parameter == "blocks" and option.network_options["blocks"] > family.blocks[size]:
             raise UserError(
-                f"{name}: {family.name} of size {size} has 1 to {family.blocks[size]} transformer blocks (in each stage, "
-                f"if it has stages), not {option.network_options['blocks']}"
+                f"{name}: {family.name} of size {size} has 1 to {family.blocks[size]} transformer blocks (in each "
+                f"stage, if it has stages), not {option.network_options['blocks']}"
             )
     return ParsedName(family, size, tuple(words), options, numbers.get("iterations"), numbers.get("epochs"))
 

@@ -31,7 +31,7 @@ from nnunetv2_levit.dataset_conversion.converter import Request, convert
 
 DATASET_ID, CONFIGURATION, EPOCHS = 27, "2d_p48x40", 6
 TRAINER = "KilledTrainer"
-TRAINER_FILE = f'''
+TRAINER_FILE = f"""
 import torch
 from nnunetv2_levit.trainers import trainer_class
 
@@ -39,7 +39,7 @@ class {TRAINER}(trainer_class("LeViTUNetTrainer_128s_3iterations_{EPOCHS}epochs"
     def __init__(self, plans, configuration, fold, dataset_json, device=torch.device("cuda")):
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.save_every = 2
-'''
+"""
 IN_PLACE = ("plans.json", "dataset.json", "dataset_fingerprint.json", "fold_*/debug.json", "fold_*/progress.png")
 
 
@@ -54,7 +54,7 @@ def prepare(work: Path) -> Path:
     plan = [Path(sys.executable).with_name("nnUNetv2_plan_and_preprocess"), "-d", str(DATASET_ID), "-c", "2d"]
     subprocess.run([*plan, "-np", "1", "-npfp", "1"], check=True, stdout=subprocess.DEVNULL)
     add_configuration(dataset_id=DATASET_ID, base="2d", patch_size=(48, 40), batch_size=2)
-    os.environ["nnUNet_n_proc_DA"] = "0"  # planning needs one, a training augments in its own process
+    os.environ |= {"nnUNet_n_proc_DA": "0"}  # planning needs one, a training augments in its own process
     return work / "results"
 
 
@@ -74,7 +74,7 @@ def start(fold: int, log: Path, *flags: str) -> int:
     sys.argv = ["nnUNetv2_train", *words]
     code = 1
     try:
-        sys.stdout = open(1, "w", buffering=1, closefd=False)
+        sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
         run_training.run_training_entry()
         code = 0
     finally:
@@ -121,7 +121,7 @@ def expected_epoch(folder: Path) -> int:
 
 
 def first_epoch(log: Path) -> int | None:
-    """The first epoch that a training's output names; EPOCHS where it had none left; None where it did not get there."""
+    """The first epoch that a training's output names; EPOCHS where none was left; None where it did not get there."""
     text = log.read_text()
     if found := re.search(r"^(?:.*: )?Epoch (\d+)\s*$", text, re.MULTILINE):
         return int(found[1])
@@ -214,9 +214,10 @@ def main() -> None:
         count.trainings += 1
     bar.close()
     print(
-        f"{count.kills} kills in {count.trainings} trainings ({count.writing} while a checkpoint was written, {count.anew} "
-        f"before the first one was whole), {count.resumes} resumes that went on from the newest complete checkpoint; each "
-        f"training ended with {EPOCHS} epochs and the learning rates of an undisturbed one, and left no partial file"
+        f"{count.kills} kills in {count.trainings} trainings ({count.writing} while a checkpoint was written, "
+        f"{count.anew} before the first one was whole), {count.resumes} resumes that went on from the newest complete "
+        f"checkpoint; each training ended with {EPOCHS} epochs and the learning rates of an undisturbed one, and left "
+        "no partial file"
     )
 
 
