@@ -155,8 +155,8 @@ def _check_fold(fold: str, data: _Data) -> None:
         cases = len(infer_dataset_class(str(data.cases)).get_identifiers(str(data.cases)))
         if cases < FOLDS:
             raise UserError(
-                f"{data.folder} has {cases} cases, too few for {FOLDS} folds: train on all of them (fold all), or write "
-                f"your own {path.name}"
+                f"{data.folder} has {cases} cases, too few for {FOLDS} folds: train on all of them (fold all), or "
+                f"write your own {path.name}"
             )
     if int(fold) >= number:
         raise UserError(f"there is no fold {int(fold)}: {data.folder.name} has the folds 0 to {number - 1}, and all")

@@ -6,6 +6,7 @@ name, whatever it is (`torch.hub.load`, for example, downloads code and runs it)
 
 import builtins
 import pydoc
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ def _is_harmless(name: Any) -> bool:
     library = name.split(".")[0]
     if library not in LIBRARIES:
         # what is not there can't be imported; for a trainer with a network of its own the name means nothing
-        return not hasattr(builtins, library) and (not library.isidentifier() or find_spec(library) is None)
+        known = hasattr(builtins, library) or library in sys.modules
+        return not known and (not library.isidentifier() or find_spec(library) is None)
     try:
         found = pydoc.locate(name)
     except pydoc.ErrorDuringImport:
@@ -54,6 +56,6 @@ def check_network_classes(plans: dict[str, Any], path: Path) -> None:
             if not _is_harmless(named):
                 raise UserError(
                     f"{path}: the configuration {name} names {named}, which is no network or layer of "
-                    f"{', '.join(LIBRARIES)}, so it may run any code; add --trust-checkpoint to load it all the same, if "
-                    "you trust whoever made it"
+                    f"{', '.join(LIBRARIES)}, so it may run any code; add --trust-checkpoint to load it all the same, "
+                    "if you trust whoever made it"
                 )

@@ -75,8 +75,8 @@ def _parse_options(name: str, family: Family, words: list[str]) -> list[Option]:
         option = _option(family, word)
         if option is None:
             raise UserError(
-                f"{name}: {word!r} is neither a size nor an option of {family.name}Trainer{_why(family, word)}; "
-                f"sizes are {', '.join(family.sizes)}, options {', '.join(order)} (`nnunetv2_levit trainers` lists them)"
+                f"{name}: {word!r} is neither a size nor an option of {family.name}Trainer{_why(family, word)}; sizes "
+                f"are {', '.join(family.sizes)}, options {', '.join(order)} (`nnunetv2_levit trainers` lists them)"
             )
         for other in chosen:
             if other.name in option.excludes or option.name in other.excludes:
