@@ -109,7 +109,7 @@ def check_model_folder(
     check_checkpoint_name(checkpoint)
     if len(set(folds)) != len(folds):
         raise UserError(f"a fold is named twice in {', '.join(map(str, folds))}: give each once (-f)")
-    plans = _read_part(path / "plans.json", "configurations", "dataset_name", "image_reader_writer")
+    plans = _read_part(path / "plans.json", "configurations")
     dataset = _read_part(path / "dataset.json", "labels", "file_ending")
     missing = [fold for fold in folds if not (path / f"fold_{fold}" / checkpoint).is_file()]
     if missing:

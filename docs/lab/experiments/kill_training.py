@@ -185,10 +185,10 @@ def main() -> None:
         folder = model / f"fold_{fold}"
         pid, log = run(fold)
         flags: tuple[str, ...] = ()
-        for _ in range(chance.randint(3, 5)):
+        for _ in range(min(chance.randint(3, 5), options.kills - count.kills)):
             writing = count.kills % 3 == 1
-            # a run that begins late in the training is short, so early moments are the likelier ones
-            seconds = chance.uniform(0, duration) * (1.0 if not flags else chance.random())
+            # most of the time is the final validation, and a resumed run is short: early moments are the likelier ones
+            seconds = duration * chance.random() ** 3
             target = expected_epoch(folder) if flags else 0
             killed = wait_and_kill(pid, folder, seconds=seconds, writing=writing)
             begun = first_epoch(log)
