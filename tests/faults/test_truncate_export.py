@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 
+from nnunetv2_levit.analysis import truncation
 from nnunetv2_levit.environment import VARIABLE, plugin_folder
 from tests.inference.model_folders import write_model_folder
 from tests.support.faults import assert_refused, run, snapshot
@@ -93,7 +94,9 @@ def test_flags_that_make_no_sense_are_refused(fault, model, capsys):
     assert snapshot(model.parent) == before
 
 
-def test_a_trusted_checkpoint_is_truncated(model, capsys):
+def test_a_trusted_checkpoint_is_truncated(model, capsys, monkeypatch):
+    figures = {"parameters": 1, "gmac_per_image": 1, "images_per_second": 1}
+    monkeypatch.setattr(truncation, "cost", lambda networks, _: dict.fromkeys(networks, figures))  # it takes seconds
     created = model.parent / "created"
     poison(model / "fold_0" / CHECKPOINT, created)
     outcome = run(capsys, *truncate(model, "--trust-checkpoint"))
