@@ -73,6 +73,8 @@ def _present(path: Path) -> None:
         raise UserError(f"{path} is a folder, not a checkpoint: name a file in it")
     if not path.exists():
         raise UserError(f"there is no checkpoint {path}")
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path} is no ordinary file: name a checkpoint")
     try:
         with path.open("rb") as file:
             if not file.read(1):

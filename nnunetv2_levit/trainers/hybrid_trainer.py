@@ -55,7 +55,6 @@ class HybridTrainer(nnUNetTrainer):
         network_name: a name of `network_architectures.REGISTRY`.
         network_options: further keywords of its constructor.
         pretrained: sources of pretrained weights (timm tags or files), loaded when a training starts; None for none.
-        check_name: raises a UserError where this is a second name of a training.
         truncated_name: from a number of transformer blocks to the name of the trainer with that many.
         recipe: optimizer, rates, clipping, augmentation and length.
         train_scales: factors of the patch size through which the training iterations pass in turn.
@@ -67,7 +66,6 @@ class HybridTrainer(nnUNetTrainer):
     pretrained: ClassVar[str | tuple[str, ...] | None] = None
     recipe: ClassVar[Recipe] = Recipe()
     truncated_name: ClassVar[Callable[[int], str]]
-    check_name: ClassVar[Callable[[], None]]
     train_scales: ClassVar[tuple[float, ...]] = (1.0,)
     num_epochs_override: ClassVar[int | None] = None
     num_iterations_override: ClassVar[int | None] = None
@@ -94,6 +92,10 @@ class HybridTrainer(nnUNetTrainer):
         self._iteration = 0
         self._weights_come_from_checkpoint = False
         accept_checkpoints_of_other_patch_sizes()
+
+    @staticmethod
+    def check_name() -> None:
+        """Raise a UserError where this is a second name of a training; `naming` knows, for the classes that it makes."""
 
     @classmethod
     def build_network_architecture(  # the signature is nnU-Net's
