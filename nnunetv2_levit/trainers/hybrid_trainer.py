@@ -95,7 +95,7 @@ class HybridTrainer(nnUNetTrainer):
 
     @staticmethod
     def check_name() -> None:
-        """Raise a UserError where this is a second name of a training; `naming` knows, for the classes that it makes."""
+        """Raise a UserError where this is a second name of a training (`naming` overrides it)."""
 
     @classmethod
     def build_network_architecture(  # the signature is nnU-Net's
