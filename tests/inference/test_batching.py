@@ -4,7 +4,6 @@ import platform
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,7 @@ from nnunetv2_levit.inference.batching import BatchRunner, _fitting_batch
 from nnunetv2_levit.inference.pipeline import FailedCasesError, one_line
 from nnunetv2_levit.inference.predictor import BatchedPredictor
 from nnunetv2_levit.inference.sliding_window import SlidingWindow, flips, mirrored_mean, window_batches
-from tests.inference.model_folders import write_case, write_model_folder
+from tests.inference.model_folders import write_model_folder
 
 CPU = torch.device("cpu")
 
