@@ -47,6 +47,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     given = arguments.model or arguments.predictions
     if given is None:
         raise UserError("give predictions and ground truth (-p and -g), or a trained-model folder (-m)")
+    if arguments.model is not None and arguments.predictions is not None:
+        raise UserError("-m takes its folds' validations and -p a folder of predictions: give one of them")
     folder = arguments.output or given / "evaluation"
     check_writable(folder, folder=True)
     dataset = None

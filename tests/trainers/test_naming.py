@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nnunetv2_levit import trainers
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.trainers import FAMILIES
 from nnunetv2_levit.trainers.levit_unet import PAPER_RECIPE
 from nnunetv2_levit.trainers.naming import parse, trainer_class
@@ -149,11 +150,66 @@ def test_the_name_of_a_truncated_model(name, blocks, expected):
         ("LeViTUNetTrainer_50epochs_conv", "neither a size nor an option"),
         ("LeViTUNetTrainer_", "neither a size nor an option"),
         ("UNet2022Trainer_base_p8_paper", "trained no UNet-2022 base with stem stride 8"),
+        ("LeViTUNetTrainer_conv_identity", "exclude each other"),
+        ("LeViTUNetTrainer_blocks99", "1 to 4 transformer blocks"),
+        ("TransUNetTrainer_blocks13", "1 to 12 transformer blocks"),
+        ("TransFuseTrainer_blocks9", "1 to 8 transformer blocks"),
+        ("UNet2022Trainer_blocks4", "1 to 3 transformer blocks"),
+        ("LeViTUNetTrainer_blocks0", "numbers begin at 1"),
+        ("LeViTUNetTrainer_blocks02", "no leading zeros"),
+        ("LeViTUNetTrainer_0250iterations", "no leading zeros"),
+        ("LeViTUNetTrainer_5epochs_3iterations", "iterations first"),
     ],
 )
 def test_a_name_outside_the_grammar_says_why(name, words):
     with pytest.raises(AttributeError, match=words):
         getattr(trainers, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("LeViTUNetTrainer_384", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_384_ds_20epochs", "LeViTUNetTrainer_ds_20epochs"),
+        ("LeViTUNetTrainer_1000epochs", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_250iterations", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_250iterations_1000epochs", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_paper_304epochs", "LeViTUNetTrainer_paper"),
+        ("LeViTUNetTrainer_skips4", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_conv_skips3_ds", "LeViTUNetTrainer_conv_ds"),
+        ("LeViTUNetTrainer_192_blocks4", "LeViTUNetTrainer_192"),
+        ("TransUNetTrainer_12blocks", "TransUNetTrainer"),
+        ("TransUNetTrainer_blocks12_ds", "TransUNetTrainer_ds"),
+        ("TransUNetTrainer_blocks3_ds", "TransUNetTrainer_3blocks_ds"),
+        ("UNETR2DTrainer_blocks1", "UNETR2DTrainer_1block"),
+        ("TransFuseTrainer_S_blocks8", "TransFuseTrainer"),
+        ("TransFuseTrainer_L_blocks10_paper_11epochs", "TransFuseTrainer_L_paper"),
+        ("UNet2022Trainer_blocks3", "UNet2022Trainer"),
+        ("UNet2022Trainer_large_nods_paper", "UNet2022Trainer_large_paper"),
+    ],
+)
+def test_a_second_name_of_a_training_is_refused_for_training_and_loaded_for_prediction(name, canonical):
+    cls = getattr(trainers, name)  # as prediction looks it up
+    with pytest.raises(UserError, match=f"{name} is the training {canonical} by a second name"):
+        cls.check_name()
+    getattr(trainers, canonical).check_name()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{family}Trainer" for family in FAMILIES),
+        "LeViTUNetTrainer_304epochs",
+        "LeViTUNetTrainer_128s_blocks3",  # its stages have 2, 3 and 4
+        "LeViTUNetTrainer_conv_skips2",
+        "LeViTUNetTrainer_paper_1000epochs",
+        "TransFuseTrainer_L_blocks8",
+        "UNet2022Trainer_nods_paper",
+        "TransUNetTrainer_blocks11_pretrained_study_60epochs",
+    ],
+)
+def test_the_one_name_of_a_training_is_kept(name):
+    getattr(trainers, name).check_name()
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainer", "FooTrainer", "LeViTUNetTrainers", "__wrapped__", "_x"])
