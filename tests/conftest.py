@@ -15,7 +15,8 @@ from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converter import Request, convert
 from nnunetv2_levit.environment import VARIABLE, plugin_folder
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
 NO_REAL_DATA = "NNUNETV2_LEVIT_NO_REAL_DATA"
 DATASET_ID = 27
 
@@ -39,7 +40,7 @@ def pytest_sessionfinish(session):
 
 
 def skipped_line(reports: list[pytest.TestReport]) -> str:
-    """``skipped: 3 (12 of …), …``: how many tests, for each reason."""
+    """``skipped: 12 (no CUDA device on this machine), 9 (…)``: how many tests, for each reason."""
     reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
     return "skipped: " + (", ".join(f"{count} ({reason})" for reason, count in reasons.most_common()) or "none")
 
@@ -62,7 +63,7 @@ def reference_or_skip(path: Path, what: str) -> Path:
 
 
 def _missing(path: Path, what: str) -> str:
-    return f"{what} are not at {os.path.relpath(path, SHARED.parent / 'repository').replace(os.sep, '/')}"
+    return f"{what} are not at {os.path.relpath(path, REPOSITORY)}"
 
 
 @pytest.fixture(scope="session")
