@@ -110,6 +110,7 @@ def nnunet_environment(root: Path) -> dict[str, str]:
         "nnUNet_n_proc_DA": "1",
         "nnUNet_def_n_proc": "1",
         "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # nnU-Net takes all cores all the same: its threads are to sleep while they wait
     }
 
 
