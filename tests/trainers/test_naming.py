@@ -1,10 +1,12 @@
 import multiprocessing
 import pickle
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from nnunetv2_levit import trainers
 from nnunetv2_levit.errors import UserError
@@ -217,19 +219,64 @@ def test_foreign_names_are_left_to_others(name):
     assert not hasattr(trainers, name)
 
 
+def watch_for_biases_that_a_batch_norm_undoes(network):
+    """Set of parameter names, filled by the next forward pass.
+
+    In training a batch norm subtracts each channel's mean, and with it a bias that was added just before: the loss
+    does not depend on such a bias, and its gradient is zero but for rounding, which differs between processors.
+    """
+    undone = set()
+
+    def after_a_layer(layer, _, output, name):
+        if layer.bias is not None:
+            output.bias_just_added = name, output._version  # a version grows where a tensor is changed in place
+
+    def before_a_batch_norm(_, inputs):
+        name, version = getattr(inputs[0], "bias_just_added", (None, None))
+        if name is not None and version == inputs[0]._version:
+            undone.add(name)
+
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.register_forward_pre_hook(before_a_batch_norm)
+        elif isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+            layer.register_forward_hook(partial(after_a_layer, name=f"{name}.bias"))
+    return undone
+
+
 @pytest.mark.parametrize("name", reversed(NETWORKS.values()))
 def test_every_parameter_receives_a_gradient_as_the_trainer_trains(name):
-    """DDP stops at a parameter without gradient; nnU-Net does not look for them."""
+    """DDP stops at a parameter without gradient; nnU-Net does not look for them.
+
+    A gradient is also to be above zero, except where mathematics gives zero: a bias that a batch norm undoes.
+    """
     torch.manual_seed(0)
     cls = trainer_class(name)
     supervised = bool(cls.network_options.get("auxiliary_heads"))
     network = cls.build_network_architecture(None, SimpleNamespace(patch_size=SIZE), 2, 3, supervised).train()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
+            parameter.add_(torch.empty_like(parameter).uniform_(-0.035, 0.035))
+    undone = watch_for_biases_that_a_batch_norm_undoes(network)
     outputs = network(torch.randn(4, 2, *SIZE))  # four images: no residual branch is dropped for all of them
     outputs = outputs if supervised else [outputs]
     assert len(outputs) == (len(network.deep_supervision_scales) if supervised else 1)
     sum((output * torch.randn_like(output)).mean() for output in outputs).backward()
-    without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.norm() > 0]
-    assert without == []
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    assert [n for n, gradient in gradients.items() if n not in undone and not gradient.norm() > 0] == []
+
+
+def test_only_biases_right_before_a_batch_norm_count_as_undone():
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)),  # 0: undone
+        *(nn.Conv2d(2, 2, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(2)),  # 2: the activation comes in between
+        *(nn.Conv2d(2, 2, 1, bias=False), nn.BatchNorm2d(2)),  # 5: has none
+        nn.Conv2d(2, 2, 1),  # 7: has no norm
+    ).double()
+    undone = watch_for_biases_that_a_batch_norm_undoes(network)
+    output = network(torch.randn(3, 1, 4, 4, dtype=torch.float64))
+    assert undone == {"0.bias"}
+    (output * torch.randn_like(output)).sum().backward()
+    gradients = {name: parameter.grad.abs().max().item() for name, parameter in network.named_parameters()}
+    assert gradients.pop("0.bias") < 1e-10 < 1e-5 < min(gradients[name] for name in ("2.bias", "7.bias"))
