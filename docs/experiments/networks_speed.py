@@ -20,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from nnunetv2_levit.benchmark.networks import REFERENCES, build
 from nnunetv2_levit.benchmark.steps import make_step
 from nnunetv2_levit.benchmark.timing import interleaved
-from nnunetv2_levit.network_architectures import upsampled_convolution
-from nnunetv2_levit.network_architectures.levit_unet import LeViTUNet
+from nnunetv2_levit.network_architectures.layers import upsampled_convolution
+from nnunetv2_levit.network_architectures.levit_unet.model import LeViTUNet
 
 ORIGINAL = {name: getattr(upsampled_convolution, name) for name in ("pays", "resize", "concatenate")}
 

@@ -14,7 +14,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from nnunetv2_levit.network_architectures.upsampled_convolution import UpsampledConv2d
+from nnunetv2_levit.network_architectures.layers.upsampled_convolution import UpsampledConv2d
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, UpsampledConv2d)

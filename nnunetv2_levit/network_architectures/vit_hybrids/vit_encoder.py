@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.grids import Grid
-from nnunetv2_levit.network_architectures.layer_norm import LayerNorm
-from nnunetv2_levit.network_architectures.pretrained import adapt_first_convolution
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size
+from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm
 
 PATCH = 16
-IMAGENET_GRID = (14, 14)
 INIT_STD = 0.02
 
 
@@ -25,10 +24,10 @@ def resize_position_embedding(table: Tensor, *, old_grid: Grid, new_grid: Grid) 
     """Position embedding (1, h*w, C) for another grid (1, H*W, C): bilinear with aligned corners.
 
     Raises:
-        ValueError: the table does not belong to the old grid.
+        UserError: the table does not belong to the old grid.
     """
     if table.shape[1] != old_grid[0] * old_grid[1]:
-        raise ValueError(f"{table.shape[1]} position embeddings do not belong to a grid of {old_grid[0]}x{old_grid[1]}")
+        raise UserError(f"{table.shape[1]} position embeddings do not belong to a grid of {old_grid[0]}x{old_grid[1]}")
     if old_grid == new_grid:
         return table
     maps = table.transpose(1, 2).unflatten(2, old_grid)
@@ -82,7 +81,7 @@ class ViTEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.patch_embed(x)
-        grid = (x.shape[2], x.shape[3])
+        grid = spatial_size(x)
         positions = resize_position_embedding(self.pos_embed, old_grid=self.grid, new_grid=grid)
         x = self.dropout(x.flatten(2).transpose(1, 2) + positions)  # fp32 under autocast, and so all sums of the blocks
         outputs = []
@@ -92,16 +91,3 @@ class ViTEncoder(nn.Module):
                 outputs.append(x)
         outputs.append(self.norm(x))
         return [tokens.transpose(1, 2).unflatten(2, grid) for tokens in outputs]
-
-    def adapt_pretrained(self, name: str, value: Tensor, target: Tensor) -> tuple[Tensor, str | None]:
-        """Fit a tensor of a timm classifier trained at 224 x 224: channels, position embedding; and what was done."""
-        if name.endswith("patch_embed.proj.weight") and target.shape[2] > 1:
-            return adapt_first_convolution(value, target.shape[1])
-        tokens = IMAGENET_GRID[0] * IMAGENET_GRID[1]
-        if not name.endswith("pos_embed") or value.shape[1] < tokens or value.shape[2] != target.shape[2]:
-            return value, None
-        value = value[:, -tokens:]  # class and distillation tokens come first
-        if self.grid == IMAGENET_GRID:
-            return value, "position embedding without class token"
-        resized = resize_position_embedding(value, old_grid=IMAGENET_GRID, new_grid=self.grid)
-        return resized, f"position embedding resized from 14x14 to {self.grid[0]}x{self.grid[1]} tokens"
