@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, TypedDict
+from typing import ClassVar, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +22,6 @@ from nnunetv2_levit.network_architectures.pretrained import (
     find_weights,
 )
 
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
 MIN_SIZE, MAX_SIZE = 32, 1024  # pixels a side
 RGB = 3
 
@@ -36,7 +33,7 @@ class _Required(TypedDict):
 
 
 class SharedArguments(_Required, total=False):
-    """Keywords of every network's constructor; see `SegmentationNetwork`."""
+    """Keywords of every network's constructor, which a family hands on as ``**shared``; see `SegmentationNetwork`."""
 
     auxiliary_heads: bool
     pretrained: WeightSource | Sequence[WeightSource] | None
@@ -95,23 +92,29 @@ class SegmentationNetwork(nn.Module):
     encoder: nn.Module
     decoder: nn.Module
 
-    def __init__(self, **shared: Unpack[SharedArguments]) -> None:
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        image_size: Grid,
+        auxiliary_heads: bool = False,
+        pretrained: WeightSource | Sequence[WeightSource] | None = None,
+    ) -> None:
         super().__init__()
-        self.in_channels, self.num_classes = shared["in_channels"], shared["num_classes"]
-        if self.in_channels < 1 or self.num_classes < 1:
-            raise UserError(
-                f"a network needs at least one channel and one class, not {self.in_channels} and {self.num_classes}"
-            )
-        size = tuple(shared["image_size"])
+        if in_channels < 1 or num_classes < 1:
+            raise UserError(f"a network needs at least one channel and one class, not {in_channels} and {num_classes}")
+        size = tuple(image_size)
         if len(size) != 2 or not all(MIN_SIZE <= side <= MAX_SIZE for side in size):
             raise UserError(f"image size {size} is not (height, width) with {MIN_SIZE} to {MAX_SIZE} pixels each")
+        self.in_channels, self.num_classes = in_channels, num_classes
         self.image_size: Grid = (int(size[0]), int(size[1]))
-        self.auxiliary_heads = self.deep_supervision = shared.get("auxiliary_heads", False)
-        self._pretrained = shared.get("pretrained")
+        self.auxiliary_heads = self.deep_supervision = auxiliary_heads
+        self._pretrained = pretrained
 
     def _complete(self) -> None:
         """Last step of construction: the memory format of the weights, and the pretrained ones."""
-        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.to(memory_format=self.memory_format)
         if self._pretrained is not None:
             self.load_pretrained(self._pretrained)
 
@@ -196,9 +199,10 @@ class SegmentationNetwork(nn.Module):
         grids = self.table_grids(self.image_size)
         if name in grids:
             old, new = self.table_grids(IMAGENET_SIZE)[name], grids[name]
-            value = self.resize_table(value, old_grid=old, new_grid=new)
-            done = f"{self.table_kind} resized from {old[0]}x{old[1]} to {new[0]}x{new[1]} tokens"
-            return value, None if old == new else done
+            resized = self.resize_table(value, old_grid=old, new_grid=new)
+            if old == new:
+                return resized, None
+            return resized, f"{self.table_kind} resized from {old[0]}x{old[1]} to {new[0]}x{new[1]} tokens"
         is_kernel = value.ndim == target.ndim == 4
         if is_kernel and value.shape[1] == RGB and target.shape[1] == self.in_channels != RGB:
             return adapt_first_convolution(value, self.in_channels)

@@ -4,6 +4,7 @@ The stem and the MLP are timm's, and so are all names in the state dict, so that
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from timm.layers import DropPath
 from timm.models.levit import LevitMlp, Stem16
@@ -156,7 +157,7 @@ class LeViTEncoder(nn.Module):
             self.stages.append(Stage(downsample=downsample, blocks=stage))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        stem = self.stem
+        stem: Any = self.stem  # timm adds its layers by name
         c1 = stem.act1(stem.conv1(x))
         c2 = stem.act2(stem.conv2(c1))
         c3 = stem.act3(stem.conv3(c2))

@@ -49,6 +49,7 @@ class LeViTUNet(SegmentationNetwork):
     """
 
     deep_supervision_scales = SCALES
+    encoder: LeViTEncoder
 
     def __init__(
         self,

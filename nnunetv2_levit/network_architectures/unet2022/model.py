@@ -83,6 +83,8 @@ class UNet2022(SegmentationNetwork):
     """
 
     deep_supervision_scales = (1.0, 0.5, 0.25)
+    encoder: Encoder
+    decoder: Decoder
 
     def __init__(
         self,
@@ -181,8 +183,8 @@ class UNet2022(SegmentationNetwork):
     def table_grids(self, image_size: Grid) -> dict[str, Grid]:
         windows = self.windows(image_size)
         grids = {}
-        for part in ("encoder", "decoder"):
-            for index, stage in enumerate(self.get_submodule(f"{part}.stages")):
+        for part, stages in (("encoder", self.encoder.stages), ("decoder", self.decoder.stages)):
+            for index, stage in enumerate(stages):
                 for name, module in stage.named_modules():
                     if isinstance(module, WindowAttention):
                         grids[f"{part}.stages.{index}.{name}.relative_position_bias_table"] = windows[index]

@@ -74,7 +74,8 @@ class WindowAttention(nn.Module):
             qkv = qkv.view(-1, tokens, 3, self.heads, depth).permute(2, 0, 3, 1, 4)
         else:  # windows beside heads, so that each has its own mask
             qkv = qkv.view(batch, rows * columns, tokens, 3, self.heads, depth).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
-        out = biased_attention(*qkv.unbind(0), bias, in_float32=False)
+        query, key, value = qkv.unbind(0)
+        out = biased_attention(query, key, value, bias, in_float32=False)
         return out.reshape(batch, rows, columns, self.heads, wh, ww, depth).permute(0, 1, 4, 2, 5, 3, 6)
 
 

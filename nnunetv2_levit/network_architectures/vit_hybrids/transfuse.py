@@ -78,7 +78,7 @@ class TransFuseHeads(nn.Module):
     def forward(self, maps: list[Tensor], image_size: Grid) -> list[Tensor]:
         outputs = []
         for x, chain, layer in zip(maps, self.chains, self.seg_layers, strict=False):
-            for convolution in chain:
+            for convolution in chain.children():
                 x = F.relu(convolution(x), inplace=True)
             outputs.append(upsample(layer(x), image_size))
         return outputs

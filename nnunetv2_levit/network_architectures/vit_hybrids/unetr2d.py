@@ -154,7 +154,7 @@ class PyramidNetwork(ViTNetwork):
         *taps, last = self.vit(images)
         if self.truncated:
             maps = self._fused([last], images)
-            for step in self.branches[0]:
+            for step in self.branches[0].children():
                 maps.append(step(maps[-1]))
         else:
             finer = [branch(tap) for branch, tap in zip(self.branches, taps, strict=True)]

@@ -6,6 +6,7 @@ token: none of these networks decodes it, so it would be carried without a gradi
 
 from collections import OrderedDict
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -67,17 +68,21 @@ class ViTEncoder(nn.Module):
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, width, patch, stride=patch)))
         self.pos_embed = nn.Parameter(torch.empty(1, grid[0] * grid[1], width))
         self.dropout = nn.Dropout(dropout)
-        norm = partial(LayerNorm, eps=1e-6)
+        norm: Any = partial(LayerNorm, eps=1e-6)  # timm says class
         self.blocks = nn.ModuleList(
             [Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(blocks)]
         )
         self.norm = norm(width)
         nn.init.normal_(self.pos_embed, std=INIT_STD)
         for block in self.blocks:
-            block.mlp.drop1.p = block.mlp.drop2.p = dropout
-            for linear in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
-                nn.init.normal_(linear.weight, std=INIT_STD)
-                nn.init.zeros_(linear.bias)
+            self._initialise(block, dropout)
+
+    @staticmethod
+    def _initialise(block: Any, dropout: float) -> None:
+        block.mlp.drop1.p = block.mlp.drop2.p = dropout  # not the attention's
+        for linear in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+            nn.init.normal_(linear.weight, std=INIT_STD)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.patch_embed(x)
