@@ -20,8 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nnunetv2_levit.benchmark.networks import REFERENCES, build
 from nnunetv2_levit.benchmark.steps import make_step
 from nnunetv2_levit.benchmark.timing import interleaved
-from nnunetv2_levit.network_architectures import upsampled_convolution
-from nnunetv2_levit.network_architectures.levit_unet import LeViTUNet
+from nnunetv2_levit.network_architectures.layers import upsampled_convolution
 
 ORIGINAL = {name: getattr(upsampled_convolution, name) for name in ("pays", "resize", "concatenate")}
 
@@ -61,8 +60,7 @@ def earlier_rows(path: Path, result: dict, networks: list[str], batches: list[in
 
 def plain(network, *, images, num_classes, training):
     network = network.to(images.device, memory_format=torch.contiguous_format).train(training)
-    if isinstance(network, LeViTUNet):  # its forward would bring the image, and so all maps, to channels-last memory
-        network.encoder.register_forward_pre_hook(lambda _, args: args[0].clone(memory_format=torch.contiguous_format))
+    network.memory_format = torch.contiguous_format  # of the image, and so of all maps
     cuda = images.is_cuda
     if not training:
 

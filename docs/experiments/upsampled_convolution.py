@@ -16,8 +16,8 @@ from time import perf_counter
 import torch
 from tqdm import tqdm
 
-from nnunetv2_levit.network_architectures import upsampled_convolution as module
-from nnunetv2_levit.network_architectures.upsampled_convolution import Source, UpsampledConv2d
+from nnunetv2_levit.network_architectures.layers import upsampled_convolution as module
+from nnunetv2_levit.network_architectures.layers.upsampled_convolution import Source, UpsampledConv2d
 
 # input channels, output channels, low side, high side: decoder blocks of the registered networks, and around them
 SHAPES = [

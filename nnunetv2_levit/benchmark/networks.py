@@ -15,7 +15,11 @@ PLAIN_CONVOLUTIONS = 2
 RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)
 
 REFERENCES = ("nnunet_plain", "nnunet_resenc_m")
-NAMES = (*REFERENCES, *REGISTRY)
+
+
+def measurable() -> tuple[str, ...]:
+    """Names of all networks that can be measured: nnU-Net's own, then the registered ones."""
+    return (*REFERENCES, *REGISTRY)
 
 
 def check_patch(name: str, patch_size: tuple[int, int]) -> None:
@@ -24,8 +28,8 @@ def check_patch(name: str, patch_size: tuple[int, int]) -> None:
     Raises:
         UserError: an unknown name or an impossible size.
     """
-    if name not in NAMES:
-        raise UserError(f"network {name!r} is not registered: choose from {', '.join(NAMES)}")
+    if name not in measurable():
+        raise UserError(f"network {name!r} is not registered: choose from {', '.join(measurable())}")
     height, width = patch_size
     if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
         raise UserError(f"the patch {height}x{width} has a side outside {MIN_SIZE} to {MAX_SIZE} pixels")

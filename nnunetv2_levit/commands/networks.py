@@ -20,7 +20,7 @@ def _patch(text: str) -> tuple[int, int]:
 
 def _benchmark(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.benchmark.measure import run
-    from nnunetv2_levit.benchmark.networks import NAMES
+    from nnunetv2_levit.benchmark.networks import measurable
     from nnunetv2_levit.benchmark.report import as_markdown, write_benchmark
     from nnunetv2_levit.files import beside, check_writable
 
@@ -28,7 +28,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
         for path in (arguments.output, *beside(arguments.output, ".md", ".png")):
             check_writable(path)
     result = run(
-        networks=arguments.networks or list(NAMES),
+        networks=arguments.networks or list(measurable()),
         patch_sizes=arguments.patch,
         batch_sizes=arguments.batch,
         modes=arguments.modes,

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.inference.onednn import with_onednn_linears
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
-from nnunetv2_levit.network_architectures.layer_norm import LayerNorm
-from nnunetv2_levit.network_architectures.pi_block import WindowedMixing
-from nnunetv2_levit.network_architectures.upsampled_convolution import UpsampledConv2d
+from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm
+from nnunetv2_levit.network_architectures.layers.upsampled_convolution import UpsampledConv2d
+from nnunetv2_levit.network_architectures.unet2022.window_attention import WindowedMixing
 
 Backend = Callable[[Tensor], Tensor]
 """Maps images (N, C, h, w) to logits (N, K, h, w) on the same device, for any N from 1."""

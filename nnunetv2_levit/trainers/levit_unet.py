@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS
+from nnunetv2_levit.network_architectures.levit_unet.encoder import LEVIT_VARIANTS
 from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures import transunet, unetr2d
-from nnunetv2_levit.network_architectures.cnn_encoder import CNNS
+from nnunetv2_levit.network_architectures.vit_hybrids import transunet, unetr2d
+from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNNS
 from nnunetv2_levit.trainers.families import Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 

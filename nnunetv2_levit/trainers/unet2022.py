@@ -3,8 +3,8 @@
 from typing import Any
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.unet2022 import BLOCKS_PER_STAGE as DEPTH
-from nnunetv2_levit.network_architectures.unet2022 import UNET2022_SIZES
+from nnunetv2_levit.network_architectures.unet2022.model import BLOCKS_PER_STAGE as DEPTH
+from nnunetv2_levit.network_architectures.unet2022.model import UNET2022_SIZES
 from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 

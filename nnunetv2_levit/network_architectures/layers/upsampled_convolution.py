@@ -14,7 +14,6 @@ bias, as the weights of an interpolation sum to 1.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -24,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.grids import Grid
-from nnunetv2_levit.network_architectures.size_constants import PLAIN, size_constant
+from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size
+from nnunetv2_levit.network_architectures.layers.size_constants import plain_number, size_constant
 
 _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # since torch 2.7
 
@@ -38,7 +37,17 @@ class Source(NamedTuple):
 
     def grids(self) -> tuple[Grid, ...]:
         """All sizes, the map's own first, as plain numbers."""
-        return tuple((PLAIN[height], PLAIN[width]) for height, width in (self.map.shape[2:], *self.sizes))
+        sizes = (spatial_size(self.map), *self.sizes)
+        return tuple((plain_number(height), plain_number(width)) for height, width in sizes)
+
+
+def resized_sources(
+    maps: Sequence[Tensor], size: Grid, *, steps: Sequence[Sequence[Grid]] | None = None
+) -> list[Source]:
+    """Maps that are to be resized to ``size``, each first through its own ``steps`` where there are any."""
+    if steps is None:
+        return [Source(x, (size,)) for x in maps]
+    return [Source(x, (*own, size)) for x, own in zip(maps, steps, strict=True)]
 
 
 def upsample(x: Tensor, size: Grid) -> Tensor:
@@ -47,10 +56,12 @@ def upsample(x: Tensor, size: Grid) -> Tensor:
     The output has the precision of ``x``. Autocast would compute it in fp32 and leave it so, copies before and after
     included; only the backward pass needs that, which adds up many values of the finer map.
     """
-    if (x.shape[2], x.shape[3]) == size:
+    if spatial_size(x) == size:
         return x
-    with nullcontext() if x.requires_grad else torch.autocast(x.device.type, enabled=False):
+    if x.requires_grad:
         return F.interpolate(x, size=size, mode="bilinear", align_corners=True).to(x.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
 def resize(source: Source) -> Tensor:
@@ -113,37 +124,43 @@ def mixed_before_upsampling(sources: Sequence[Source], weights: Sequence[Tensor]
 
     ``weights`` holds the packed kernel of each source's channels.
     """
-    chains = [tuple(zip(*source.grids(), strict=True)) for source in sources]  # vertical and horizontal
     height, width = sources[0].grids()[-1]
     batch, out_channels = sources[0].map.shape[0], weights[0].shape[0] // 9
     # each interpolation's weights sum to 1, so a bias of the middle tap on the small map is one of the output
     middle = None if bias is None else F.pad(bias, (out_channels, out_channels))
-    mixed = []
+    heights, mixed = [], []
     for index, (source, weight) in enumerate(zip(sources, weights, strict=True)):
-        h, w = source.grids()[0]
+        grids = source.grids()
+        h, w = grids[0]
+        heights.append(tuple(grid[0] for grid in grids))
+        widths = tuple(grid[1] for grid in grids)
         for tap, tap_weight in enumerate(weight.chunk(3)):
             y = _mix(source.map, tap_weight, middle if index == 0 and tap == 1 else None)
-            columns = size_constant(_column_matrix, (chains[index][1],), y.dtype, y.device)
+            columns = size_constant(_column_matrix, (widths,), y.dtype, y.device)
             y = torch.matmul(columns, y.reshape(batch * h, 3 * w, out_channels))
             mixed.append(y.view(batch, h, width * out_channels))
-    rows = size_constant(_row_matrix, tuple(vertical for vertical, _ in chains), y.dtype, y.device)
+    rows = size_constant(_row_matrix, tuple(heights), y.dtype, y.device)
     out = torch.matmul(rows, torch.cat(mixed, dim=1))
     return out.view(batch, height, width, out_channels).permute(0, 3, 1, 2)
 
 
 def pointwise_before_upsampling(sources: Sequence[Source], weights: Sequence[Tensor], bias: Tensor | None) -> Tensor:
     """A 1x1 convolution of the resized and concatenated sources, (B, O, H, W); ``weights`` are (O, C, 1, 1)."""
-    out = None
-    for source, weight in zip(sources, weights, strict=True):
-        part = resize(Source(F.conv2d(source.map, weight, bias if out is None else None), source.sizes))
-        out = part if out is None else out + part
+    first, *others = [
+        resize(Source(F.conv2d(source.map, weight, bias if index == 0 else None), source.sizes))
+        for index, (source, weight) in enumerate(zip(sources, weights, strict=True))
+    ]
+    out = first
+    for other in others:
+        out = out + other
     return out
 
 
 def _multiply_adds(source: Source, out_channels: int) -> tuple[int, int, int]:
     """Of one source and one image: mixing after upsampling, mixing before it, and the contractions after that."""
     channels = source.map.shape[1]
-    (h, w), *_, (height, width) = source.grids()
+    grids = source.grids()
+    (h, w), (height, width) = grids[0], grids[-1]
     mixing = 9 * channels * out_channels
     contractions = 3 * h * width * out_channels * (3 * w + height)
     return height * width * mixing, h * w * mixing, contractions
@@ -195,17 +212,20 @@ class UpsampledConv2d(nn.Conv2d):
     def _pack(self, weight: Tensor) -> Tensor:
         return weight if self.kernel_size == (1, 1) else pack_weight(weight)
 
-    def forward(self, sources: Sequence[Source]) -> Tensor:
+    def _packed(self, index: int, weight: Tensor) -> Tensor:
+        """The packed kernel ``weight`` of the source with that index."""
+        return getattr(self, f"packed_{index}") if self.precomputed else self._pack(weight)
+
+    def forward(self, sources: Sequence[Source]) -> Tensor:  # type: ignore[override]
         kernel = self.kernel_size[0]
         before = [index for index, source in enumerate(sources) if pays(source, self.out_channels, kernel)]
-        if not before:
-            return F.conv2d(concatenate(sources), self.weight, self.bias, padding=self.padding)
-        weights = self.weight.split(self.source_channels, dim=1)
-        packed = [getattr(self, f"packed_{i}") if self.precomputed else self._pack(weights[i]) for i in before]
-        compute = pointwise_before_upsampling if kernel == 1 else mixed_before_upsampling
-        out = compute([sources[i] for i in before], packed, self.bias)
         after = [index for index in range(len(sources)) if index not in before]
+        if not before:
+            return F.conv2d(concatenate(sources), self.weight, self.bias, padding=kernel // 2)
+        weights = self.weight.split(self.source_channels, dim=1)
+        compute = pointwise_before_upsampling if kernel == 1 else mixed_before_upsampling
+        out = compute([sources[i] for i in before], [self._packed(i, weights[i]) for i in before], self.bias)
         if after:
             weight = torch.cat([weights[i] for i in after], dim=1) if len(after) > 1 else weights[after[0]]
-            out = out + F.conv2d(concatenate([sources[i] for i in after]), weight, padding=self.padding)
+            out = out + F.conv2d(concatenate([sources[i] for i in after]), weight, padding=kernel // 2)
         return out

@@ -1,27 +1,33 @@
-"""The parallel non-isomorphic (PI) block of UNet-2022 (Guo et al. 2022, section 3.2) and those it is compared with.
+"""Window attention and depth-wise convolution side by side, on shifted windows (Swin's; UNet-2022, section 3.2).
 
 Feature maps are (B, C, H, W) in channels-last memory throughout: layer norms and linear layers then see (B, H, W, C)
 without a copy, and so do the depth-wise convolutions.
 """
 
-from functools import partial
-
 import torch
-import torch.nn.functional as F
-from timm.layers import DropPath, Mlp
-from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.attention_bias import (
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.layers.attention_bias import (
     PRECOMPUTED_BIAS_LIMIT,
     biased_attention,
     expand_relative_position_bias,
 )
-from nnunetv2_levit.network_architectures.grids import Grid
-from nnunetv2_levit.network_architectures.layer_norm import LayerNorm, norm_channels
+from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, divide_rounding_up, pad, spatial_size
 
 MASKED = -100.0  # Swin's
-CONVNEXT_NORM = partial(LayerNorm, eps=1e-6)  # timm's eps
+
+
+def _regions(extent: int, window: int, shift: int) -> Tensor:
+    """Along one axis of the rolled map, in which of three regions a position lies: (extent,), 0 to 2.
+
+    Tokens of different regions that meet in a window were no neighbours before the roll.
+    """
+    region = torch.zeros(extent, dtype=torch.long)
+    if shift:
+        region[-window:] = 1
+        region[-shift:] = 2
+    return region
 
 
 def shift_mask(grid: Grid, window: Grid, shift: Grid) -> Tensor:
@@ -29,13 +35,9 @@ def shift_mask(grid: Grid, window: Grid, shift: Grid) -> Tensor:
 
     ``grid`` is the padded map, a multiple of ``window``.
     """
-    regions = torch.zeros(grid, dtype=torch.long)
-    for axis in (0, 1):
-        region = torch.zeros(grid[axis], dtype=torch.long)
-        if shift[axis]:
-            region[-window[axis] :] = 1
-            region[-shift[axis] :] = 2
-        regions = 3 * regions + (region[:, None] if axis == 0 else region[None, :])
+    row_regions, column_regions = (_regions(*sizes) for sizes in zip(grid, window, shift, strict=True))
+    regions = 3 * row_regions[:, None] + column_regions[None, :]
+    # windows apart, tokens of each in a row
     rows, columns = grid[0] // window[0], grid[1] // window[1]
     tokens = regions.view(rows, window[0], columns, window[1]).transpose(1, 2).reshape(rows * columns, -1)
     return MASKED * (tokens[:, :, None] != tokens[:, None, :]).float()
@@ -72,7 +74,8 @@ class WindowAttention(nn.Module):
             qkv = qkv.view(-1, tokens, 3, self.heads, depth).permute(2, 0, 3, 1, 4)
         else:  # windows beside heads, so that each has its own mask
             qkv = qkv.view(batch, rows * columns, tokens, 3, self.heads, depth).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
-        out = biased_attention(*qkv.unbind(0), bias, in_float32=False)
+        query, key, value = qkv.unbind(0)
+        out = biased_attention(query, key, value, bias, in_float32=False)
         return out.reshape(batch, rows, columns, self.heads, wh, ww, depth).permute(0, 1, 4, 2, 5, 3, 6)
 
 
@@ -84,6 +87,9 @@ class WindowedMixing(nn.Module):
     covers an axis of the map, that axis is not shifted. ``project_with_residual`` adds what is projected to its
     projection (Eq. 4).
     """
+
+    mask: Tensor | None
+    precomputed_bias: Tensor | None
 
     def __init__(
         self,
@@ -99,7 +105,7 @@ class WindowedMixing(nn.Module):
     ) -> None:
         super().__init__()
         if not attention and not convolution:
-            raise ValueError("the second part of a PI block needs its attention or its convolution")
+            raise UserError("the second part of a PI block needs its attention or its convolution")
         self.window, self.shifted, self.project_with_residual = window, shifted, project_with_residual
         self.attention = WindowAttention(width=width, heads=heads, window=window) if attention else None
         self.conv_dw = nn.Conv2d(width, width, 7, padding=3, groups=width) if convolution else None
@@ -111,7 +117,7 @@ class WindowedMixing(nn.Module):
 
     def _padded(self, grid: Grid) -> Grid:
         (height, width), (wh, ww) = grid, self.window
-        return -(-height // wh) * wh, -(-width // ww) * ww
+        return divide_rounding_up(height, wh) * wh, divide_rounding_up(width, ww) * ww
 
     def _shift(self, grid: Grid) -> Grid:
         if not self.shifted:
@@ -119,13 +125,11 @@ class WindowedMixing(nn.Module):
         rows, columns = (side // 2 if side < extent else 0 for side, extent in zip(self.window, grid, strict=True))
         return rows, columns
 
-    def _bias(self, padded: Grid, shift: Grid, device: torch.device) -> Tensor:
-        if padded == self.grid:
-            return self.attention.bias(self.mask) if self.precomputed_bias is None else self.precomputed_bias
-        mask = None
-        if any(shift):  # another size than the network was built for
-            mask = shift_mask(padded, self.window, shift).to(device)
-        return self.attention.bias(mask)
+    def _bias(self, attention: WindowAttention, padded: Grid, shift: Grid) -> Tensor:
+        if padded != self.grid:  # another size than the network was built for
+            device = attention.relative_position_bias_table.device
+            return attention.bias(shift_mask(padded, self.window, shift).to(device) if any(shift) else None)
+        return attention.bias(self.mask) if self.precomputed_bias is None else self.precomputed_bias
 
     def precompute(self) -> None:
         """Keep bias and mask added up, where they are small (see `fold_batch_norm`)."""
@@ -134,10 +138,9 @@ class WindowedMixing(nn.Module):
             self.precomputed_bias = bias if bias.numel() <= PRECOMPUTED_BIAS_LIMIT else None
 
     def forward(self, x: Tensor) -> Tensor:
-        grid = (x.shape[2], x.shape[3])
+        grid = spatial_size(x)
         padded, shift = self._padded(grid), self._shift(grid)
-        if padded != grid:
-            x = F.pad(x, (0, padded[1] - grid[1], 0, padded[0] - grid[0]))
+        x = pad(x, padded)
         if any(shift):
             x = torch.roll(x, (-shift[0], -shift[1]), dims=(2, 3))
         mixed = self._mix(x, padded, shift)
@@ -147,99 +150,17 @@ class WindowedMixing(nn.Module):
         x = x.permute(0, 3, 1, 2)
         if any(shift):
             x = torch.roll(x, shift, dims=(2, 3))
-        return x[:, :, : grid[0], : grid[1]]
+        return crop(x, grid)
 
     def _mix(self, x: Tensor, padded: Grid, shift: Grid) -> Tensor:
         """Attention plus convolution of a padded and rolled map, (B, C, H, W) -> (B, H, W, C)."""
         tokens = x.permute(0, 2, 3, 1)
-        convolved = None if self.conv_dw is None else self.conv_dw(x).permute(0, 2, 3, 1)
         if self.attention is None:
-            return convolved
-        mixed = self.attention(tokens, self._bias(padded, shift, x.device))
-        if convolved is not None:  # the sum has the memory layout of its first operand: windows are put together here
-            mixed = convolved.reshape(mixed.shape) + mixed
-        return mixed.reshape(tokens.shape)
-
-
-class PIBlock(nn.Module):
-    """A parallel non-isomorphic block, as coded or as printed: (B, C, H, W) -> (B, C, H, W).
-
-    ``paper=False`` (the authors' code; * is layer scale, drop path is left out):
-
-        F' = F + gamma * FC(GELU(FC(LN(DW(F)))))       (a ConvNeXt block)
-        n  = LN(F')
-        F" = F' + Proj(WindowAttention(n) + DW(n))
-
-    ``paper=True`` (Eq. 2 to 4): no layer scale, no drop path, no norm before the attention, and the last residual is
-    the mixed map itself:
-
-        F' = MLP(DW(F)) + F                            (2), MLP being LN, FC, GELU, FC
-        M  = SA(F') + DW(F')                           (3)
-        F" = FC(M) + M                                 (4)
-    """
-
-    def __init__(
-        self,
-        *,
-        width: int,
-        heads: int,
-        window: Grid,
-        grid: Grid,
-        shifted: bool,
-        drop_path: float,
-        layer_scale: float,
-        paper: bool = False,
-        attention: bool = True,
-        convolution: bool = True,
-    ) -> None:
-        super().__init__()
-        self.paper = paper
-        self.local = ConvNeXtBlock(
-            width,
-            ls_init_value=None if paper else layer_scale,
-            drop_path=0.0 if paper else drop_path,
-            norm_layer=CONVNEXT_NORM,
-        )
-        self.norm = nn.Identity() if paper else LayerNorm(width)
-        self.mixing = WindowedMixing(
-            width=width,
-            heads=heads,
-            window=window,
-            grid=grid,
-            shifted=shifted,
-            attention=attention,
-            convolution=convolution,
-            project_with_residual=paper,
-        )
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.local(x)
-        if self.paper:
-            return self.mixing(x)
-        return x + self.drop_path(self.mixing(norm_channels(self.norm, x)))
-
-
-class SwinBlock(nn.Module):
-    """Swin's block (Table 5, "ST"): window attention, then MLP, each after a layer norm and with a residual."""
-
-    def __init__(
-        self, *, width: int, heads: int, window: Grid, grid: Grid, shifted: bool, drop_path: float, **_: object
-    ) -> None:
-        super().__init__()
-        self.norm1 = LayerNorm(width)
-        self.mixing = WindowedMixing(
-            width=width, heads=heads, window=window, grid=grid, shifted=shifted, convolution=False
-        )
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width, 4 * width)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.mixing(norm_channels(self.norm1, x)))
-        return x + self.drop_path(self.mlp(self.norm2(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2))
-
-
-def convnext_block(*, width: int, drop_path: float, layer_scale: float, **_: object) -> ConvNeXtBlock:
-    """ConvNeXt's block (Table 5, "CNX"), which is the first part of a PI block."""
-    return ConvNeXtBlock(width, ls_init_value=layer_scale, drop_path=drop_path, norm_layer=CONVNEXT_NORM)
+            assert self.conv_dw is not None  # as the constructor makes sure
+            return self.conv_dw(x).permute(0, 2, 3, 1)
+        if self.conv_dw is None:
+            return self.attention(tokens, self._bias(self.attention, padded, shift)).reshape(tokens.shape)
+        convolved = self.conv_dw(x).permute(0, 2, 3, 1)
+        mixed = self.attention(tokens, self._bias(self.attention, padded, shift))
+        # the sum has the memory layout of its first operand: windows are put together here
+        return (convolved.reshape(mixed.shape) + mixed).reshape(tokens.shape)

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.convolution_blocks import ConvNorm
-from nnunetv2_levit.network_architectures.upsampled_convolution import Source
+from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, ResizedConvNorm
+from nnunetv2_levit.network_architectures.layers.grids import spatial_size
 
 
 class SpatialGate(nn.Module):
@@ -37,12 +37,13 @@ class AttentionGate(nn.Module):
 
     def __init__(self, *, width: int, skip_width: int, hidden: int) -> None:
         super().__init__()
-        self.x_conv = ConvNorm([width], hidden, 1)
+        self.x_conv = ResizedConvNorm([width], hidden, 1)
         self.skip_conv = ConvNorm(skip_width, hidden, 1)
         self.psi = ConvNorm(hidden, 1, 1)
 
-    def forward(self, x: Source, skip: Tensor) -> Tensor:
-        return skip * torch.sigmoid(self.psi(F.relu(self.x_conv([x]) + self.skip_conv(skip), inplace=True)))
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        said = F.relu(self.x_conv([x], spatial_size(skip)) + self.skip_conv(skip), inplace=True)
+        return skip * torch.sigmoid(self.psi(said))
 
 
 class PreActResidual(nn.Module):

@@ -1,17 +1,21 @@
 """timm's convolutional backbones as encoders of feature maps, and where their weights are in timm's files."""
 
-import re
 from dataclasses import dataclass
 
 import timm
 from torch import nn
 
-from nnunetv2_levit.network_architectures.layer_norm import norms_in_autocast_precision
+from nnunetv2_levit.network_architectures.layers.layer_norm import norms_in_autocast_precision
+
+STRIDES = (2, 4, 8, 16)  # of timm's feature maps, in order
+
+# Names of timm's classifiers as `PretrainedPart` takes them, for a module `cnn`; feature extraction flattens stages.
+CNN_NAMES = ((r"cnn\.(stages|stem)_(.+)", r"\1.\2"), (r"cnn\.(.+)", r"\1"))
 
 
 @dataclass(frozen=True)
 class CNN:
-    """A backbone of timm: its name, the widths at strides 2, 4, 8 and 16, and its ImageNet weights."""
+    """A backbone of timm: its name, the widths at `STRIDES`, and its ImageNet weights."""
 
     timm_model: str
     widths: tuple[int, int, int, int]
@@ -28,16 +32,11 @@ CNNS = {
 
 @norms_in_autocast_precision()
 def build_cnn(cnn: CNN, *, in_channels: int, strides: tuple[int, ...]) -> nn.Module:
-    """Module from (B, C, H, W) to the maps at ``strides`` (of 2, 4, 8, 16), finest first; later stages are left out."""
+    """Module from (B, C, H, W) to the maps at ``strides`` (of `STRIDES`), finest first; later stages are left out."""
     return timm.create_model(
         cnn.timm_model,
         pretrained=False,
         features_only=True,
         in_chans=in_channels,
-        out_indices=tuple(stride.bit_length() - 2 for stride in strides),
+        out_indices=tuple(STRIDES.index(stride) for stride in strides),
     )
-
-
-def timm_name(name: str) -> str:
-    """Name in timm's classifier of a tensor of `build_cnn`'s module, which flattens nested stages."""
-    return re.sub(r"^(stages|stem)_", r"\1.", name)

@@ -13,8 +13,8 @@ from timm.layers import GroupNormAct, StdConv2d
 from timm.models.resnetv2 import Bottleneck, DownsampleConv
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.grids import halved
-from nnunetv2_levit.network_architectures.layer_norm import norms_in_autocast_precision
+from nnunetv2_levit.network_architectures.layers.grids import halved, pad, spatial_size
+from nnunetv2_levit.network_architectures.layers.layer_norm import norms_in_autocast_precision
 
 DEPTHS, WIDTHS, STEM_WIDTH = (3, 4, 9), (256, 512, 1024), 64
 
@@ -30,6 +30,9 @@ def _projection(in_channels: int, out_channels: int, *, norm_layer: Any, **optio
     return DownsampleConv(in_channels, out_channels, norm_layer=_channel_norm, **options)
 
 
+_bottleneck = partial(Bottleneck, conv_layer=_convolution, norm_layer=_norm)
+
+
 class ResNetV2Encoder(nn.Module):
     """(B, C, H, W) with H and W multiples of 16 -> maps of 64, 256, 512 and 1024 channels at 1/2, 1/4, 1/8 and 1/16."""
 
@@ -39,23 +42,12 @@ class ResNetV2Encoder(nn.Module):
         self.stem = nn.Sequential(
             OrderedDict(conv=_convolution(in_channels, STEM_WIDTH, 7, stride=2), norm=_norm(STEM_WIDTH))
         )
-        stages, width = [], STEM_WIDTH
-        for index, (depth, out_width) in enumerate(zip(DEPTHS, WIDTHS, strict=True)):
-            blocks = []
-            for position in range(depth):
-                blocks.append(
-                    Bottleneck(
-                        width,
-                        out_width,
-                        stride=2 if index > 0 and position == 0 else 1,
-                        conv_layer=_convolution,
-                        norm_layer=_norm,
-                        proj_layer=_projection if position == 0 else None,
-                    )
-                )
-                width = out_width
-            stages.append(nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks))))
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.ModuleList()
+        for index, (depth, width) in enumerate(zip(DEPTHS, WIDTHS, strict=True)):
+            before = STEM_WIDTH if index == 0 else WIDTHS[index - 1]
+            first = _bottleneck(before, width, stride=1 if index == 0 else 2, proj_layer=_projection)
+            others = (_bottleneck(width, width) for _ in range(depth - 1))
+            self.stages.append(nn.Sequential(OrderedDict(blocks=nn.Sequential(first, *others))))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.stem(x)
@@ -66,7 +58,6 @@ class ResNetV2Encoder(nn.Module):
             skip = x
             if index == 0:
                 # the pool without padding loses a row and a column; only the skip gets them back, as zeros
-                height, width = halved((maps[0].shape[2], maps[0].shape[3]))
-                skip = F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]))
+                skip = pad(x, halved(spatial_size(maps[0])))
             maps.append(skip)
         return maps

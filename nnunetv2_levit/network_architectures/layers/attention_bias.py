@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnunetv2_levit.network_architectures.grids import Grid
-from nnunetv2_levit.network_architectures.size_constants import PLAIN, size_constant
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.layers.grids import Grid
+from nnunetv2_levit.network_architectures.layers.size_constants import plain_number, size_constant
 
 PRECOMPUTED_BIAS_LIMIT = 2**22  # elements of an expanded bias worth keeping: 16 MiB in fp32
 
@@ -63,22 +64,25 @@ def expand_attention_bias(table: Tensor, *, table_grid: Grid, key_grid: Grid, qu
 
     Queries stand on every ``query_stride``-th row and column of the key grid. ``key_grid`` may be smaller than
     ``table_grid`` (its offsets are then a corner of the table), never larger.
+
+    Raises:
+        UserError: ``key_grid`` is larger than ``table_grid``.
     """
-    indices = []
-    for axis in (0, 1):
-        if key_grid[axis] > table_grid[axis]:
-            raise ValueError(
-                f"the network was built for a token grid of {table_grid[0]}x{table_grid[1]} and got "
-                f"{key_grid[0]}x{key_grid[1]}: build it with the image size that it is given, or resize its biases"
-            )
-        indices.append(size_constant(_distances, (PLAIN[key_grid[axis]], query_stride), torch.long, table.device))
-    return _expand(table.view(-1, *table_grid), *indices, key_grid)
+    if key_grid[0] > table_grid[0] or key_grid[1] > table_grid[1]:
+        raise UserError(
+            f"the network was built for a token grid of {table_grid[0]}x{table_grid[1]} and got "
+            f"{key_grid[0]}x{key_grid[1]}: build it with the image size that it is given, or resize its biases"
+        )
+    rows, columns = (
+        size_constant(_distances, (plain_number(keys), query_stride), torch.long, table.device) for keys in key_grid
+    )
+    return _expand(table.view(-1, *table_grid), rows, columns, key_grid)
 
 
 def expand_relative_position_bias(table: Tensor, *, window: Grid) -> Tensor:
     """Bias (heads, tokens, tokens) of one window from Swin's table ((2h-1) * (2w-1), heads)."""
-    indices = (size_constant(_offsets, (side,), torch.long, table.device) for side in window)
-    return _expand(table.T.reshape(-1, 2 * window[0] - 1, 2 * window[1] - 1), *indices, window)
+    rows, columns = (size_constant(_offsets, (side,), torch.long, table.device) for side in window)
+    return _expand(table.T.reshape(-1, 2 * window[0] - 1, 2 * window[1] - 1), rows, columns, window)
 
 
 def _offset_interpolation(old: int, new: int, policy: BiasPolicy) -> Tensor:
@@ -106,17 +110,21 @@ def _signed_offset_interpolation(old: int, new: int, policy: BiasPolicy) -> Tens
     return matrix
 
 
-def _resize(table: Tensor, interpolation: tuple[Tensor, Tensor]) -> Tensor:
-    """Table (heads, R, C) resized along both axes."""
-    rows, columns = (matrix.to(table.device) for matrix in interpolation)
-    return (rows @ table.double() @ columns.T).to(table.dtype)
+def _resize(table: Tensor, *, rows: Tensor, columns: Tensor) -> Tensor:
+    """Table (heads, r, c) resized by interpolation matrices (R, r) and (C, c)."""
+    resized = rows.to(table.device) @ table.double() @ columns.to(table.device).T
+    return resized.to(table.dtype)
 
 
-def _check(policy: BiasPolicy, offsets: int, expected: int, grid: Grid) -> None:
+def check_bias_policy(policy: str) -> None:
+    """Raise a UserError unless ``policy`` is one of `BIAS_POLICIES`."""
     if policy not in BIAS_POLICIES:
-        raise ValueError(f"bias policy {policy!r} is unknown: choose one of {', '.join(BIAS_POLICIES)}")
+        raise UserError(f"bias policy {policy!r} is unknown: choose one of {', '.join(BIAS_POLICIES)}")
+
+
+def _check_table(*, offsets: int, expected: int, grid: Grid) -> None:
     if offsets != expected:
-        raise ValueError(f"a bias table with {offsets} offsets does not belong to a grid of {grid[0]}x{grid[1]}")
+        raise UserError(f"a bias table with {offsets} offsets does not belong to a grid of {grid[0]}x{grid[1]}")
 
 
 def resize_attention_bias_table(
@@ -127,23 +135,28 @@ def resize_attention_bias_table(
     ``"extend"`` keeps the distance in tokens: trained values stay where they are and the farthest one is repeated
     beyond. ``"scale"`` keeps the distance relative to the image. Both leave the bias of a token to itself untouched,
     which a half-pixel resize of the table would not.
+
+    Raises:
+        UserError: the table does not belong to the old grid, or the policy is unknown.
     """
-    _check(policy, table.shape[1], old_grid[0] * old_grid[1], old_grid)
+    check_bias_policy(policy)
+    _check_table(offsets=table.shape[1], expected=old_grid[0] * old_grid[1], grid=old_grid)
     if old_grid == new_grid:
         return table
-    interpolation = tuple(_offset_interpolation(o, n, policy) for o, n in zip(old_grid, new_grid, strict=True))
-    return _resize(table.view(-1, *old_grid), interpolation).flatten(1)
+    rows, columns = (_offset_interpolation(old, new, policy) for old, new in zip(old_grid, new_grid, strict=True))
+    return _resize(table.view(-1, *old_grid), rows=rows, columns=columns).flatten(1)
 
 
 def resize_relative_position_table(
     table: Tensor, *, old_window: Grid, new_window: Grid, policy: BiasPolicy = "extend"
 ) -> Tensor:
-    """Swin's table ((2h-1) * (2w-1), heads) for another window, by the same rules."""
-    old_sides = [2 * side - 1 for side in old_window]
-    _check(policy, table.shape[0], old_sides[0] * old_sides[1], old_window)
+    """Swin's table ((2h-1) * (2w-1), heads) for another window, by the same rules and with the same errors."""
+    height, width = 2 * old_window[0] - 1, 2 * old_window[1] - 1
+    check_bias_policy(policy)
+    _check_table(offsets=table.shape[0], expected=height * width, grid=old_window)
     if old_window == new_window:
         return table
-    interpolation = tuple(
-        _signed_offset_interpolation(o, n, policy) for o, n in zip(old_window, new_window, strict=True)
+    rows, columns = (
+        _signed_offset_interpolation(old, new, policy) for old, new in zip(old_window, new_window, strict=True)
     )
-    return _resize(table.T.reshape(-1, *old_sides), interpolation).flatten(1).T.contiguous()
+    return _resize(table.T.reshape(-1, height, width), rows=rows, columns=columns).flatten(1).T.contiguous()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from timm.layers import is_fast_norm, set_fast_norm
 from timm.layers.fast_norm import fast_layer_norm
@@ -17,7 +18,8 @@ class LayerNorm(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return fast_layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        shape: Any = self.normalized_shape  # timm says list
+        return fast_layer_norm(x, shape, self.weight, self.bias, self.eps)
 
 
 def norm_channels(norm: nn.Module, x: Tensor) -> Tensor:

@@ -4,22 +4,29 @@ Follows the authors' code. Their network carries the transformer's class token, 
 a gradient; it is left out here: 26,248,341 parameters instead of 26,248,725 for TransFuse-S at 192 x 256.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.cnn_encoder import CNNS, build_cnn
-from nnunetv2_levit.network_architectures.convolution_blocks import ConvNorm, ResidualDoubleConv
-from nnunetv2_levit.network_architectures.decoder_blocks import upsample
-from nnunetv2_levit.network_architectures.fusion import AttentionGate, BiFusion
-from nnunetv2_levit.network_architectures.grids import Grid, check_blocks, token_grid
-from nnunetv2_levit.network_architectures.upsampled_convolution import Source
-from nnunetv2_levit.network_architectures.vit_encoder import PATCH, ViTEncoder
-from nnunetv2_levit.network_architectures.vit_network import PretrainedPart, ViTNetwork
+from nnunetv2_levit.network_architectures.base import Family, check_blocks, check_choice
+from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, ResidualDoubleConv
+from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size, token_grid
+from nnunetv2_levit.network_architectures.layers.upsampled_convolution import upsample
+from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
+from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNN_NAMES, CNNS, build_cnn
+from nnunetv2_levit.network_architectures.vit_hybrids.fusion import AttentionGate, BiFusion
+from nnunetv2_levit.network_architectures.vit_hybrids.vit_encoder import PATCH, ViTEncoder
+from nnunetv2_levit.network_architectures.vit_hybrids.vit_network import VIT_NAMES, ViTNetwork
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from nnunetv2_levit.network_architectures.base import SharedArguments
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,7 @@ class GatedUp(nn.Module):
         self.conv = ResidualDoubleConv([skip_width, width], skip_width)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        upsampled = Source(x, ((skip.shape[2], skip.shape[3]),))
-        return self.conv([Source(self.gate(upsampled, skip)), upsampled])
+        return self.conv([self.gate(x, skip), x], spatial_size(skip))
 
 
 class TransFuseHeads(nn.Module):
@@ -63,7 +69,8 @@ class TransFuseHeads(nn.Module):
         super().__init__()
         chains = [[ConvNorm(width, width, 3)]]
         if auxiliary_heads:
-            chains += [[ConvNorm(width, width, 3)], [ConvNorm(coarse_width, width, 1), ConvNorm(width, width, 3)]]
+            chains.append([ConvNorm(width, width, 3)])
+            chains.append([ConvNorm(coarse_width, width, 1), ConvNorm(width, width, 3)])
         self.chains = nn.ModuleList([nn.ModuleList(chain) for chain in chains])
         # named seg_layers because `nnUNetv2_train -pretrained_weights` leaves out what is called so
         self.seg_layers = nn.ModuleList([nn.Conv2d(width, num_classes, 3, padding=1) for _ in chains])
@@ -71,59 +78,43 @@ class TransFuseHeads(nn.Module):
     def forward(self, maps: list[Tensor], image_size: Grid) -> list[Tensor]:
         outputs = []
         for x, chain, layer in zip(maps, self.chains, self.seg_layers, strict=False):
-            for convolution in chain:
+            for convolution in chain.children():
                 x = F.relu(convolution(x), inplace=True)
             outputs.append(upsample(layer(x), image_size))
         return outputs
 
 
 class TransFuse(ViTNetwork):
-    """TransFuse-S, -L or -L*.
-
-    ``forward`` takes (B, in_channels, H, W) and returns logits (B, num_classes, H, W); with ``deep_supervision`` set, a
-    list of three, all at full resolution: final map, transformer branch, first fusion.
+    """TransFuse-S, -L or -L*. Its outputs are all at full resolution: final map, transformer branch, first fusion.
 
     Args:
         size: "s" (ResNet-34, DeiT-S), "l" (Res2Net-50, DeiT-B) or "lstar" (ResNetV2-50, ViT-B/16).
-        image_size: height and width in pixels; sets the extent of the position embedding.
         blocks: transformer blocks; None takes the size's own (8, 10, 12).
         dropout: of whole channels of the branches' maps in training; half of it after each fusion.
-        auxiliary_heads: heads on the transformer branch and on the first fusion.
-        pretrained: timm tags or files of the CNN and the transformer as in ``pretrained_parts``, or None.
+        shared: see `SegmentationNetwork`; ``pretrained`` takes the CNN's weights and the transformer's.
     """
 
     deep_supervision_scales = (1.0, 1.0, 1.0)
 
     def __init__(
-        self,
-        *,
-        size: str,
-        in_channels: int,
-        num_classes: int,
-        image_size: Grid,
-        blocks: int | None = None,
-        dropout: float = 0.2,
-        auxiliary_heads: bool = False,
-        pretrained: Sequence[str | Path] | None = None,
+        self, *, size: str, blocks: int | None = None, dropout: float = 0.2, **shared: Unpack[SharedArguments]
     ) -> None:
-        super().__init__(in_channels=in_channels, image_size=image_size, auxiliary_heads=auxiliary_heads)
-        if size not in TRANSFUSE_SIZES:
-            raise UserError(f"TransFuse size {size!r} is unknown: choose one of {', '.join(TRANSFUSE_SIZES)}")
+        super().__init__(**shared)
+        check_choice("TransFuse size", size, TRANSFUSE_SIZES)
         shape = TRANSFUSE_SIZES[size]
-        blocks = shape.blocks if blocks is None else blocks
         check_blocks(f"TransFuse size {size}", blocks, shape.blocks)
         backbone = CNNS[shape.cnn]
         self.pretrained_parts = (
-            PretrainedPart(backbone.timm_tag, {"cnn.": ""}),
-            PretrainedPart(shape.timm_tag, {"vit.": ""}),
+            PretrainedPart(backbone.timm_tag, CNN_NAMES),
+            PretrainedPart(shape.timm_tag, (VIT_NAMES,)),
         )
-        self.cnn = build_cnn(backbone, in_channels=in_channels, strides=(4, 8, 16))
+        self.cnn = build_cnn(backbone, in_channels=self.in_channels, strides=(4, 8, 16))
         self.vit = ViTEncoder(
-            in_channels=in_channels,
-            grid=token_grid(image_size, PATCH),
+            in_channels=self.in_channels,
+            grid=token_grid(self.image_size, PATCH),
             width=shape.width,
             heads=shape.heads,
-            blocks=blocks,
+            blocks=shape.blocks if blocks is None else blocks,
         )
         _, w4, w8, w16 = backbone.widths
         self.dropout = nn.Dropout2d(dropout)
@@ -136,19 +127,24 @@ class TransFuse(ViTNetwork):
         )
         self.ups = nn.ModuleList([GatedUp(width=w16, skip_width=w8), GatedUp(width=w8, skip_width=w4)])
         self.decoder = TransFuseHeads(
-            width=w4, coarse_width=w16, num_classes=num_classes, auxiliary_heads=auxiliary_heads
+            width=w4, coarse_width=w16, num_classes=self.num_classes, auxiliary_heads=self.auxiliary_heads
         )
-        self._complete(pretrained)
+        self._complete()
 
-    def _decode(self, x: Tensor, *, auxiliary: bool) -> list[Tensor]:
-        cnn = [self.dropout(c) for c in self.cnn(x)]
-        transformer = [self.dropout(t) for t in self.vit(x)]
-        for up, finer in zip(self.transformer_ups, (cnn[1], cnn[0]), strict=True):
-            size = (finer.shape[2], finer.shape[3])
-            transformer.append(self.dropout(up([Source(transformer[-1], (size,))])))
-        fused = [fusion(c, t) for fusion, c, t in zip(self.fusions, reversed(cnn), transformer, strict=True)]
-        first, final = fused[0], fused[0]
-        for up, skip in zip(self.ups, fused[1:], strict=True):
-            final = up(final, skip)
-        maps = [final, transformer[-1], first] if auxiliary else [final]
-        return self.decoder(maps, (x.shape[2], x.shape[3]))
+    def _logits(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
+        g2, g1, g0 = (self.dropout(g) for g in self.cnn(images))  # as the paper numbers them: 0 is the coarsest
+        t0 = self.dropout(self.vit(images)[-1])
+        t1 = self.dropout(self.transformer_ups[0]([t0], spatial_size(g1)))
+        t2 = self.dropout(self.transformer_ups[1]([t1], spatial_size(g2)))
+        f0 = self.fusions[0](g0, t0)
+        f1 = self.ups[0](f0, self.fusions[1](g1, t1))
+        f2 = self.ups[1](f1, self.fusions[2](g2, t2))
+        maps = [f2, t2, f0] if auxiliary else [f2]
+        return self.decoder(maps, spatial_size(images))
+
+
+FAMILY = Family(
+    networks={f"transfuse_{size}": partial(TransFuse, size=size) for size in TRANSFUSE_SIZES},
+    smallest=("transfuse_s",),
+    others="other parts",
+)

@@ -6,18 +6,18 @@ token: none of these networks decodes it, so it would be carried without a gradi
 
 from collections import OrderedDict
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.grids import Grid
-from nnunetv2_levit.network_architectures.layer_norm import LayerNorm
-from nnunetv2_levit.network_architectures.pretrained import adapt_first_convolution
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size
+from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm
 
 PATCH = 16
-IMAGENET_GRID = (14, 14)
 INIT_STD = 0.02
 
 
@@ -25,10 +25,10 @@ def resize_position_embedding(table: Tensor, *, old_grid: Grid, new_grid: Grid) 
     """Position embedding (1, h*w, C) for another grid (1, H*W, C): bilinear with aligned corners.
 
     Raises:
-        ValueError: the table does not belong to the old grid.
+        UserError: the table does not belong to the old grid.
     """
     if table.shape[1] != old_grid[0] * old_grid[1]:
-        raise ValueError(f"{table.shape[1]} position embeddings do not belong to a grid of {old_grid[0]}x{old_grid[1]}")
+        raise UserError(f"{table.shape[1]} position embeddings do not belong to a grid of {old_grid[0]}x{old_grid[1]}")
     if old_grid == new_grid:
         return table
     maps = table.transpose(1, 2).unflatten(2, old_grid)
@@ -68,21 +68,25 @@ class ViTEncoder(nn.Module):
         self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, width, patch, stride=patch)))
         self.pos_embed = nn.Parameter(torch.empty(1, grid[0] * grid[1], width))
         self.dropout = nn.Dropout(dropout)
-        norm = partial(LayerNorm, eps=1e-6)
+        norm: Any = partial(LayerNorm, eps=1e-6)  # timm says class
         self.blocks = nn.ModuleList(
             [Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(blocks)]
         )
         self.norm = norm(width)
         nn.init.normal_(self.pos_embed, std=INIT_STD)
         for block in self.blocks:
-            block.mlp.drop1.p = block.mlp.drop2.p = dropout
-            for linear in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
-                nn.init.normal_(linear.weight, std=INIT_STD)
-                nn.init.zeros_(linear.bias)
+            self._initialise(block, dropout)
+
+    @staticmethod
+    def _initialise(block: Any, dropout: float) -> None:
+        block.mlp.drop1.p = block.mlp.drop2.p = dropout  # not the attention's
+        for linear in (block.attn.qkv, block.attn.proj, block.mlp.fc1, block.mlp.fc2):
+            nn.init.normal_(linear.weight, std=INIT_STD)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x = self.patch_embed(x)
-        grid = (x.shape[2], x.shape[3])
+        grid = spatial_size(x)
         positions = resize_position_embedding(self.pos_embed, old_grid=self.grid, new_grid=grid)
         x = self.dropout(x.flatten(2).transpose(1, 2) + positions)  # fp32 under autocast, and so all sums of the blocks
         outputs = []
@@ -92,16 +96,3 @@ class ViTEncoder(nn.Module):
                 outputs.append(x)
         outputs.append(self.norm(x))
         return [tokens.transpose(1, 2).unflatten(2, grid) for tokens in outputs]
-
-    def adapt_pretrained(self, name: str, value: Tensor, target: Tensor) -> tuple[Tensor, str | None]:
-        """Fit a tensor of a timm classifier trained at 224 x 224: channels, position embedding; and what was done."""
-        if name.endswith("patch_embed.proj.weight") and target.shape[2] > 1:
-            return adapt_first_convolution(value, target.shape[1])
-        tokens = IMAGENET_GRID[0] * IMAGENET_GRID[1]
-        if not name.endswith("pos_embed") or value.shape[1] < tokens or value.shape[2] != target.shape[2]:
-            return value, None
-        value = value[:, -tokens:]  # class and distillation tokens come first
-        if self.grid == IMAGENET_GRID:
-            return value, "position embedding without class token"
-        resized = resize_position_embedding(value, old_grid=IMAGENET_GRID, new_grid=self.grid)
-        return resized, f"position embedding resized from 14x14 to {self.grid[0]}x{self.grid[1]} tokens"
