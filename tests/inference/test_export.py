@@ -17,7 +17,7 @@ from nnunetv2_levit.trainers import LeViTUNetTrainer_128s
 from tests.inference.model_folders import write_case, write_model_folder
 from tests.network_architectures.test_contract import build, randomise
 
-# the smallest of each family; docs/experiments/export_all.py does all
+# the smallest of each family; docs/lab/experiments/export_all.py does all
 FAMILIES = {
     "levit": "levit_unet_128s",
     "unet2022": "unet2022_tiny",

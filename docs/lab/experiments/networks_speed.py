@@ -1,6 +1,6 @@
 """Networks as plain PyTorch modules beside what this package makes of them, all in one interleaved run.
 
-python docs/experiments/networks_speed.py -o result.json [--device cuda] [--networks …] [--batch …]
+python docs/lab/experiments/networks_speed.py -o result.json [--device cuda] [--networks …] [--batch …]
     [--modes inference folded onnx compiled training training_compiled]
 
 "plain" is the module in contiguous memory, every channel mixed after upsampling, nothing folded; the other modes are

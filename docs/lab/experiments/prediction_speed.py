@@ -1,6 +1,6 @@
 """`nnunetv2_levit predict` against `nnUNetv2_predict`, same model and cases, in turn in one run.
 
-    python docs/experiments/prediction_speed.py ACDC_FOLDER -o docs/results/prediction_cpu.json
+    python docs/lab/experiments/prediction_speed.py ACDC_FOLDER -o docs/lab/results/prediction_cpu.json
 
 ACDC_FOLDER is ACDC as released. Its first patients are converted and planned; the models have nnU-Net's plan for them
 and random weights, on which time does not depend. Measured are the whole commands, and within one process the
@@ -213,7 +213,7 @@ def main() -> None:
                 row["voxels_with_the_same_label"] = same_labels(root, model)
             rows.append(row)
     result = {
-        "command": " ".join(["python docs/experiments/prediction_speed.py ACDC_FOLDER", *_flags(sys.argv[2:])]),
+        "command": " ".join(["python docs/lab/experiments/prediction_speed.py ACDC_FOLDER", *_flags(sys.argv[2:])]),
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else f"{torch.get_num_threads()} CPU cores",
         "torch": torch.__version__,
         "python": platform.python_version(),

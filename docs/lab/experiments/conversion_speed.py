@@ -1,6 +1,6 @@
 """Time of converting ACDC-size cases against copying the same files three times, in one run.
 
-    python docs/experiments/conversion_speed.py ACDC_FOLDER [CASES]
+    python docs/lab/experiments/conversion_speed.py ACDC_FOLDER [CASES]
 
 Copies the patients of ACDC_FOLDER under new names until there are CASES cases (200 by default), with one voxel changed
 in each further round so that no case is a copy. Both are timed in turn, eleven times after one

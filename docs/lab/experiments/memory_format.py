@@ -1,6 +1,6 @@
 """Ratio of the time of a forward pass in contiguous memory to that in channels-last memory, on this machine's CPU.
 
-python docs/experiments/memory_format.py [NETWORK ...]
+python docs/lab/experiments/memory_format.py [NETWORK ...]
 
 A NETWORK is a registered one, or plain_conv_unet: nnU-Net's own with six stages and instance norm.
 """

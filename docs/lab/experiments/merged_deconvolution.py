@@ -1,6 +1,6 @@
 """Whether a transposed 2x2 convolution of stride 2 is better merged with the 3x3 convolution after it.
 
-python docs/experiments/merged_deconvolution.py -o result.json [--batch 1]
+python docs/lab/experiments/merged_deconvolution.py -o result.json [--batch 1]
 
 Nothing stands between the two in `DeconvBlock`, so together they are one transposed 4x4 convolution of stride 2 and
 padding 1. The bias of the first reaches the border with fewer taps, so it becomes a map. Both forms are checked to be

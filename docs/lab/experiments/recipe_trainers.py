@@ -1,4 +1,4 @@
-"""Trainers for comparing recipes: put this file's folder into nnUNet_extTrainer (docs/recipe.md says how)."""
+"""Trainers for comparing recipes: put this file's folder into nnUNet_extTrainer (docs/lab/recipe.md says how)."""
 
 from dataclasses import replace
 

@@ -1,6 +1,6 @@
 """Kernels that a forward pass launches on a CUDA device and the memory they cross, counted without such a device.
 
-python docs/experiments/kernels.py -o result.json [--networks …] [--batch 16] [--modes inference folded]
+python docs/lab/experiments/kernels.py -o result.json [--networks …] [--batch 16] [--modes inference folded]
 
 It runs on fake tensors that pretend to be on CUDA, under fp16 autocast. Every operation that is not a mere view
 counts as one kernel (some are several) that reads its inputs and writes its outputs once. Attention counts as one fused

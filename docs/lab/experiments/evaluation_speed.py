@@ -1,6 +1,6 @@
 """Surface metrics of real labels, ours beside two other libraries in one run, case by case in turn.
 
-    python docs/experiments/evaluation_speed.py ACDC docs/results/evaluation_speed_cpu.json --volumes 40
+    python docs/lab/experiments/evaluation_speed.py ACDC docs/lab/results/evaluation_speed_cpu.json --volumes 40
 
 Each structure is moved a little in the plane to stand in for a prediction. Every library computes HD, HD95, ASD and,
 where it has it, surface Dice, of each structure of each volume, in mm; reading the files is not part of it. The times

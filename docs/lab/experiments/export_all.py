@@ -1,6 +1,6 @@
 """Exports every registered network at a small patch and compares ONNX Runtime with torch.
 
-python docs/experiments/export_all.py -o result.json [--networks …]
+python docs/lab/experiments/export_all.py -o result.json [--networks …]
 
 Rows of an earlier run with the same patch and versions stay in the result, except those of networks exported again.
 """

@@ -1,17 +1,17 @@
 #!/bin/bash
-# Everything that docs/performance.md wants measured on a CUDA device; ends within 10 minutes (time limits of its parts).
-# Run in the repository root: bash docs/experiments/measure_gpu.sh OUTPUT_FOLDER
+# Everything that docs/lab/speed.md wants measured on a CUDA device; ends within 10 minutes (time limits of its parts).
+# Run in the repository root: bash docs/lab/experiments/measure_gpu.sh OUTPUT_FOLDER
 # Each part writes its own files, so that a part that fails or runs out of time loses nothing of the others.
 OUT=${1:?usage: measure_gpu.sh OUTPUT_FOLDER}
 PYTHON=${PYTHON:-python}
 mkdir -p "$OUT"
 export PYTHONPATH=$PWD
-speed() { timeout "$1" $PYTHON docs/experiments/networks_speed.py --device cuda -o "$OUT/$2.json" "${@:3}"; }
+speed() { timeout "$1" $PYTHON docs/lab/experiments/networks_speed.py --device cuda -o "$OUT/$2.json" "${@:3}"; }
 set -x
 
 # 1. which form of the upsampled convolution pays (sets CONTRACTION_COST["cuda"])
-timeout 45 $PYTHON docs/experiments/upsampled_convolution.py --device cuda --batch 1 64 -o "$OUT/upsampled_convolution.json"
-timeout 45 $PYTHON docs/experiments/upsampled_convolution.py --device cuda --batch 32 --training \
+timeout 45 $PYTHON docs/lab/experiments/upsampled_convolution.py --device cuda --batch 1 64 -o "$OUT/upsampled_convolution.json"
+timeout 45 $PYTHON docs/lab/experiments/upsampled_convolution.py --device cuda --batch 32 --training \
     -o "$OUT/upsampled_convolution_training.json"
 
 # 2. the goals: inference at batch 64 and 1, training at batch 32, eager and compiled, beside nnU-Net's network

@@ -1,6 +1,6 @@
 """Time of a 3x3 convolution after upsampling, its channels mixed before and after, on this machine.
 
-python docs/experiments/upsampled_convolution.py -o result.json [--device cuda] [--batch 1 4] [--training]
+python docs/lab/experiments/upsampled_convolution.py -o result.json [--device cuda] [--batch 1 4] [--training]
 
 Both forms run alternately; a row gives the medians, their ratio, and the multiply-adds from which
 `upsampled_convolution.pays` chooses. With --fit it prints the contraction cost that chooses best.

@@ -1,6 +1,6 @@
 """Linear layers by torch and by oneDNN on the CPU, in turns, for shapes of UNet-2022 and LeViT at 224 x 224.
 
-python docs/experiments/linear_layers.py -o result.json
+python docs/lab/experiments/linear_layers.py -o result.json
 
 A ratio is torch's time / oneDNN's.
 """
