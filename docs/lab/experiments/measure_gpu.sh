@@ -1,5 +1,5 @@
 #!/bin/bash
-# Everything that docs/lab/speed.md wants measured on a CUDA device; ends within 10 minutes (time limits of its parts).
+# Everything that docs/lab/gpu.md wants measured on a CUDA device; ends within 10 minutes (time limits of its parts).
 # Run in the repository root: bash docs/lab/experiments/measure_gpu.sh OUTPUT_FOLDER
 # Each part writes its own files, so that a part that fails or runs out of time loses nothing of the others.
 OUT=${1:?usage: measure_gpu.sh OUTPUT_FOLDER}
