@@ -19,7 +19,7 @@ STEPS = (
     ("train", NNUNET, "augmentation, folds,\nloop, checkpoints"),
     ("predict", NNUNET, "sliding window,\nmirroring, folds,\nresampling"),
     ("evaluate", OURS, "DSC, HD95, NSD …\nwith intervals\nover patients"),
-    ("compare", OURS, "patient by patient,\nbeside the papers'\nprinted rows"),
+    ("compare", OURS, "patient by patient,\nwith intervals\nand tests"),
 )
 # what this package adds within nnU-Net's own steps
 ADDED = {"train": "network, loss,\nrecipe", "predict": "batches,\nfolded network"}
@@ -51,7 +51,7 @@ def main() -> None:
             axes.annotate("", (middle, -0.05), (middle, -0.3), arrowprops={"arrowstyle": "->"})
     handles = [Patch(facecolor=NNUNET, edgecolor="#555555"), Patch(facecolor=OURS, edgecolor="#555555")]
     axes.legend(
-        handles, ["nnU-Net v2, unchanged", "nnunetv2_levit"], loc="lower left", frameon=False, fontsize=11, ncol=1
+        handles, ["nnU-Net v2", "nnunetv2_levit"], loc="lower left", frameon=False, fontsize=11, ncol=1
     )
     axes.set_xlim(-0.1, len(STEPS) * (WIDTH + GAP) - GAP + 0.1)
     axes.set_ylim(-1.05, HEIGHT + 0.1)

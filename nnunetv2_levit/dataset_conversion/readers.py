@@ -194,8 +194,10 @@ def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return arrays["image"], arrays["label"]
-        import h5py
-
+        try:
+            import h5py
+        except ModuleNotFoundError:
+            raise UserError(f"{path} needs h5py, which is not installed: pip install 'nnunetv2_levit[synapse-h5]'") from None
         with h5py.File(path) as arrays:
             return arrays["image"][()], arrays["label"][()]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
