@@ -50,9 +50,7 @@ def main() -> None:
             axes.text(middle, -0.65, ADDED[name], ha="center", va="center", fontsize=9.5)
             axes.annotate("", (middle, -0.05), (middle, -0.3), arrowprops={"arrowstyle": "->"})
     handles = [Patch(facecolor=NNUNET, edgecolor="#555555"), Patch(facecolor=OURS, edgecolor="#555555")]
-    axes.legend(
-        handles, ["nnU-Net v2", "nnunetv2_levit"], loc="lower left", frameon=False, fontsize=11, ncol=1
-    )
+    axes.legend(handles, ["nnU-Net v2", "nnunetv2_levit"], loc="lower left", frameon=False, fontsize=11, ncol=1)
     axes.set_xlim(-0.1, len(STEPS) * (WIDTH + GAP) - GAP + 0.1)
     axes.set_ylim(-1.05, HEIGHT + 0.1)
     axes.axis("off")
