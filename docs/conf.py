@@ -24,7 +24,6 @@ extensions = [
 exclude_patterns = ["_build", "lab/results/*.md"]
 
 myst_enable_extensions = ["deflist"]
-suppress_warnings = ["toc.empty_glob"]  # "*" at the end of a list takes up pages that nobody has listed yet
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
