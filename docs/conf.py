@@ -27,8 +27,7 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints = "signature"
 napoleon_use_ivar = True
 
 html_theme = "furo"

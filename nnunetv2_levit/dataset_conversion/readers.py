@@ -1,7 +1,6 @@
 """Reading cases whole and checked, from the file formats of the releases."""
 
 import hashlib
-import importlib.util
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -191,8 +190,6 @@ def read_transunet_arrays(case: RawCase, options: ReadOptions, allowed: frozense
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    if path.suffix != ".npz" and importlib.util.find_spec("h5py") is None:
-        raise UserError(f"{path} needs h5py, not installed here: pip install 'nnunetv2_levit[synapse-h5]'")
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
