@@ -23,6 +23,10 @@ def _run_nnunet(command: str, arguments: Sequence[str]) -> None:
     from nnunetv2_levit.environment import set_up_process
 
     set_up_process()
+    if command == "train":
+        from nnunetv2_levit.commands.train import checked_arguments
+
+        arguments = checked_arguments(arguments)
     (entry,) = entry_points(group="console_scripts", name=PASSED_THROUGH[command])
     sys.argv = [PASSED_THROUGH[command], *arguments]
     entry.load()()

@@ -15,11 +15,13 @@ import numpy as np
 import SimpleITK as sitk
 from tqdm import tqdm
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion import acdc
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converter import Request, checked_plan
 from nnunetv2_levit.environment import VARIABLE, with_plugin
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import read_json
 
 DATASET_ID = 27
 PASS_MARK = 0.7
@@ -206,7 +208,7 @@ def run_demo(*, output: Path, data: Path | None = None) -> dict:
 
     held_out = output / "held_out_images"
     held_out.mkdir()
-    for case in json.loads((raw / "splits_final.json").read_text())[0]["val"]:
+    for case in read_json(raw / "splits_final.json", what="nnU-Net's folds", schema=schemas.SPLITS)[0]["val"]:
         shutil.copy(raw / "imagesTr" / f"{case}_0000.nii.gz", held_out)
     predictions = output / "predictions"
     chain.run(

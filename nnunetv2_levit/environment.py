@@ -22,7 +22,13 @@ def nnunet_folder(variable: str) -> Path:
     if not value:
         raise UserError(f"the environment variable {variable} is not set: export {variable}=/path/to/a/folder")
     path = Path(value)
-    if path.exists() and not path.is_dir():
+    try:
+        usable = path.is_dir() or not os.path.lexists(path)
+    except OSError as error:
+        raise UserError(
+            f"{variable} names {path}, which can't be used ({error.strerror}): choose another folder"
+        ) from None
+    if not usable:
         raise UserError(f"{variable} names {path}, which is not a folder")
     return path
 

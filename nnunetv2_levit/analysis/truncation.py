@@ -4,7 +4,6 @@ The trained-model folder is read as nnU-Net reads it for prediction. Every tenso
 the trained one by name and shape is taken over; what has another shape there is initialised anew, and named.
 """
 
-import pickle
 import shutil
 from functools import partial
 from pathlib import Path
@@ -16,24 +15,28 @@ from tqdm import tqdm
 
 from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.benchmark.timing import interleaved
+from nnunetv2_levit.checkpoints import load_checkpoint
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import replaced_at_the_end, write_json
-from nnunetv2_levit.inference.model_folder import check_model_folder
+from nnunetv2_levit.files import check_writable, replaced_at_the_end, write_json
+from nnunetv2_levit.inference.model_folder import check_checkpoint_name, check_model_folder
+from nnunetv2_levit.inference.pipeline import one_line
 
 REPORT = "truncation.json"
 ADVICE = "remove it or choose another folder"
 COPIED = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 
 
-def trained_folds(model: Path, checkpoint: str) -> list[str]:
+def trained_folds(model: Path, checkpoint: str, *, trust_checkpoint: bool = False) -> list[str]:
     """Names of the folds of a trained-model folder that have this checkpoint, without ``fold_``.
 
     Raises:
         UserError: there is none, or the folder is no trained-model folder.
     """
-    folds = sorted(path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}"))
-    check_model_folder(model, folds, checkpoint)
+    check_checkpoint_name(checkpoint)
+    names = (path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}"))
+    folds = sorted(name for name in names if name == "all" or name.isdecimal())
+    check_model_folder(model, folds, checkpoint, trust_checkpoint=trust_checkpoint)
     if not folds:
         raise UserError(f"{model} has no fold with a {checkpoint}: name another checkpoint with -chk")
     return folds
@@ -46,8 +49,10 @@ def _load(model: Path, folds: list[str], checkpoint: str):
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     try:
         predictor.initialize_from_trained_model_folder(str(model), folds, checkpoint)
-    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{model} can't be loaded as a trained model: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # as many kinds as a model folder can be broken
+        raise UserError(f"{model} can't be loaded as a trained model: {one_line(error)}") from error
     return predictor
 
 
@@ -106,15 +111,21 @@ def cost(networks: dict[str, nn.Module], images: Tensor, *, repetitions: int = 5
 
 
 def _write_folder(
-    folder: Path, *, model: Path, checkpoint: str, folds: list[str], states: list[dict[str, Tensor]], trainer: str
+    folder: Path,
+    *,
+    model: Path,
+    checkpoint: str,
+    folds: list[str],
+    states: list[dict[str, Tensor]],
+    trainer: str,
+    trust_checkpoint: bool,
 ) -> None:
     """A trained-model folder of new weights, with the plans of the old one."""
     for file in COPIED:
         if (model / file).is_file():
             shutil.copy(model / file, folder / file)
     for fold, state in zip(tqdm(folds, desc="writing folds"), states, strict=True):
-        # nnU-Net's checkpoints hold plans and numpy scalars beside the tensors
-        trained = torch.load(model / f"fold_{fold}" / checkpoint, map_location="cpu", weights_only=False)
+        trained = load_checkpoint(model / f"fold_{fold}" / checkpoint, trust=trust_checkpoint)
         (folder / f"fold_{fold}").mkdir()
         content = {
             "network_weights": state,
@@ -126,7 +137,13 @@ def _write_folder(
 
 
 def truncate(
-    model: Path, *, blocks: int, output: Path, checkpoint: str = "checkpoint_final.pth", device: str = "cpu"
+    model: Path,
+    *,
+    blocks: int,
+    output: Path,
+    checkpoint: str = "checkpoint_final.pth",
+    device: str = "cpu",
+    trust_checkpoint: bool = False,
 ) -> dict[str, Any]:
     """Write a trained-model folder whose networks have ``blocks`` transformer blocks (in each stage, where there are
     stages); returns the report that is also written into it as truncation.json.
@@ -140,10 +157,13 @@ def truncate(
     """
     if output.exists():
         raise UserError(f"{output} exists already: {ADVICE}")
+    check_writable(output)
+    if blocks < 1:
+        raise UserError(f"a network keeps at least 1 transformer block, not {blocks}: give --blocks 1 or more")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
     set_up_process()
-    folds = trained_folds(model, checkpoint)
+    folds = trained_folds(model, checkpoint, trust_checkpoint=trust_checkpoint)
     predictor = _load(model, folds, checkpoint)
     trainer, network, channels = _truncated_network(predictor, blocks)
     before, after = (sum(p.numel() for p in n.parameters()) for n in (predictor.network, network))
@@ -166,7 +186,15 @@ def truncate(
     }
     with replaced_at_the_end(output, overwrite=False, advice=ADVICE) as partial:
         states = [state for state, _ in transfers]
-        _write_folder(partial, model=model, checkpoint=checkpoint, folds=folds, states=states, trainer=trainer)
+        _write_folder(
+            partial,
+            model=model,
+            checkpoint=checkpoint,
+            folds=folds,
+            states=states,
+            trainer=trainer,
+            trust_checkpoint=trust_checkpoint,
+        )
         images = torch.randn(1, channels, *patch_size, device=device)
         report |= cost({key: value.to(device).eval() for key, value in networks.items()}, images)
         write_json(partial / REPORT, report)

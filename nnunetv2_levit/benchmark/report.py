@@ -4,6 +4,9 @@ from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_levit.files import beside, write_json, write_text, write_whole, written_together
+from nnunetv2_levit.plain_text import figure_label, markdown_table, markdown_text
+
 
 def as_markdown(result: dict[str, Any]) -> str:
     """A table of the rows, with the machine above it: milliseconds per image of each mode, and what it needs."""
@@ -11,12 +14,7 @@ def as_markdown(result: dict[str, Any]) -> str:
     measured = [mode for mode in modes if any(mode in row["peak_memory_mib"] for row in result["rows"])]
     head = ["network", "patch", "batch", "parameters (M)", "GMAC per image"]
     head += [f"{mode} (ms per image)" for mode in modes] + [f"memory, {mode} (MiB)" for mode in measured]
-    lines = [
-        f"{result['device']}, {result['precision']}, torch {result['torch']}",
-        "",
-        f"| {' | '.join(head)} |",
-        "|" + "---|" * len(head),
-    ]
+    rows = []
     for row in result["rows"]:
         height, width = row["patch_size"]
         cells = [row["network"], f"{height}×{width}", str(row["batch_size"])]
@@ -24,8 +22,18 @@ def as_markdown(result: dict[str, Any]) -> str:
         times = [row["seconds_per_image"][mode] for mode in modes]
         cells += ["–" if seconds is None else f"{1e3 * seconds:.2f}" for seconds in times]
         cells += [f"{row['peak_memory_mib'][m]:.0f}" if m in row["peak_memory_mib"] else "–" for m in measured]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    machine = markdown_text(f"{result['device']}, {result['precision']}, torch {result['torch']}")
+    return f"{machine}\n\n{markdown_table(head, rows)}"
+
+
+def write_benchmark(result: dict[str, Any], path: Path) -> None:
+    """``path`` (JSON) and, beside it, the same as ``.md`` and ``.png``: all three, or none."""
+    table, picture = beside(path, ".md", ".png")
+    with written_together(path.parent) as partial:
+        write_json(partial / path.name, result)
+        write_text(partial / table.name, as_markdown(result))
+        write_whole(partial / picture.name, lambda target: draw(result, target))
 
 
 def _figure(panels: int):
@@ -58,7 +66,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 own = [row for row in own if row["batch_size"] == batch]
             x = [(row["patch_size"][0] * row["patch_size"][1]) ** 0.5 if by_patch else row["batch_size"] for row in own]
             y = [value(row) for row in own]
-            axis.plot(x, y, ("o-", "s--", "^:")[index // 10 % 3], label=name, color=f"C{index % 10}")
+            axis.plot(x, y, ("o-", "s--", "^:")[index // 10 % 3], label=figure_label(name), color=f"C{index % 10}")
         axis.set(title=title, xlabel="patch side (pixels)" if by_patch else "batch size", ylabel=unit)
         axis.set_xscale("log", base=2)
         measured = sorted({round(x) for line in axis.lines for x in line.get_xdata()})
@@ -67,5 +75,5 @@ def draw(result: dict[str, Any], path: Path) -> None:
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
     axes[-1].legend(fontsize=7)
-    figure.suptitle(f"{result['device']}, {result['precision']}", fontsize=9)
+    figure.suptitle(figure_label(f"{result['device']}, {result['precision']}"), fontsize=9)
     figure.savefig(path, dpi=100)

@@ -16,6 +16,8 @@ def _convert(arguments: argparse.Namespace) -> None:
         print(listing())
         return
     if arguments.name not in CONVERTERS:
+        if arguments.name is None:
+            raise UserError(f"convert needs the name of a converter: give one of {', '.join(CONVERTERS)}")
         raise UserError(f"there is no converter {arguments.name!r}: choose one of {', '.join(CONVERTERS)}")
     if arguments.input is None or arguments.dataset is None:
         raise UserError(f"convert {arguments.name} needs -i (the dataset's folder) and -d (the dataset id)")

@@ -1,10 +1,12 @@
 """What trained models are worth."""
 
 import argparse
+import os
 from pathlib import Path
 
 from nnunetv2_levit.commands import AddCommand
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import check_writable
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -15,10 +17,23 @@ def _named(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _distinct(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    for name, _ in pairs:
+        if sum(other == name for other, _ in pairs) > 1:
+            raise UserError(f"--network names {name!r} twice: give one network for each result")
+    return dict(pairs)
+
+
 def _result(text: str) -> tuple[str, list[Path]]:
     """``[NAME=]PATH[,PATH…]``: the name (the path's last part where there is none) and the results."""
-    name, equals, value = text.partition("=")
-    paths = [Path(part) for part in (value if equals else text).split(",")]
+    if os.path.exists(text):  # noqa: PTH110 (pathlib's fails for long names); a path with "=" or "," in it
+        name, equals, parts = "", "", [text]
+    else:
+        name, equals, value = text.partition("=")
+        parts = (value if equals else text).split(",")
+    if (equals and not name.strip()) or not all(parts):
+        raise UserError(f"{text!r} should be RESULT or NAME=RESULT: a folder or file that `evaluate` wrote")
+    paths = [Path(part) for part in parts]
     if not equals:
         name = paths[0].resolve().name if paths[0].suffix != ".json" else paths[0].resolve().parent.name
     return name, paths
@@ -29,6 +44,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.evaluation.evaluate import Request, evaluate
     from nnunetv2_levit.evaluation.tables import evaluation_markdown, write_evaluation
 
+    given = arguments.model or arguments.predictions
+    if given is None:
+        raise UserError("give predictions and ground truth (-p and -g), or a trained-model folder (-m)")
+    if arguments.model is not None and arguments.predictions is not None:
+        raise UserError("-m takes its folds' validations and -p a folder of predictions: give one of them")
+    folder = arguments.output or given / "evaluation"
+    check_writable(folder, folder=True)
     dataset = None
     if arguments.dataset is not None:
         dataset = dataset_folder("nnUNet_raw", arguments.dataset, advice="check -d, or convert the dataset first")
@@ -47,7 +69,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             workers=arguments.workers,
         )
     )
-    folder = arguments.output or (arguments.model or arguments.predictions) / "evaluation"
     write_evaluation(result, folder)
     print(evaluation_markdown(result))
     print(f"{folder / 'evaluation.json'}, .md and .csv beside it")
@@ -56,6 +77,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.evaluation.compare import compare, comparison_markdown, write_comparison
 
+    check_writable(arguments.output, folder=True)
     result = compare([_result(text) for text in arguments.results])
     write_comparison(result, arguments.output)
     print(comparison_markdown(result))
@@ -78,7 +100,7 @@ def _report(arguments: argparse.Namespace) -> None:
             images=arguments.images,
             curves=arguments.curves or (),
             benchmark=arguments.benchmark,
-            networks=dict(_named(text) for text in arguments.network or ()),
+            networks=_distinct([_named(text) for text in arguments.network or ()]),
             paper_dataset=arguments.paper_dataset,
         )
     )

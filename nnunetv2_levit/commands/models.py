@@ -4,13 +4,18 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_levit.commands import AddCommand
+from nnunetv2_levit.commands.prediction import add_trust_flag, fold
 
 
 def _export(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.inference.export import export_model
 
     facts = export_model(
-        model=arguments.model, output=arguments.output, fold=arguments.fold, checkpoint=arguments.checkpoint
+        model=arguments.model,
+        output=arguments.output,
+        fold=arguments.fold,
+        checkpoint=arguments.checkpoint,
+        trust_checkpoint=arguments.trust_checkpoint,
     )
     print(
         f"{arguments.output}: {facts['trainer']}, fold {facts['fold']}; largest difference from torch "
@@ -22,8 +27,9 @@ def _register_export(command: AddCommand) -> None:
     sub = command("export", _export, "write one fold of a trained 2D model as ONNX, checked against torch")
     sub.add_argument("-m", "--model", type=Path, required=True, help="trained model folder (TRAINER__PLANS__CONFIG)")
     sub.add_argument("-o", "--output", type=Path, required=True, help="file to write, model.onnx")
-    sub.add_argument("-f", "--fold", default="0", help="fold to export (default 0), or all")
+    sub.add_argument("-f", "--fold", type=fold, default=0, help="fold to export (default 0), or all")
     sub.add_argument("-chk", "--checkpoint", default="checkpoint_final.pth", help="default checkpoint_final.pth")
+    add_trust_flag(sub)
 
 
 def _truncate(arguments: argparse.Namespace) -> None:
@@ -35,6 +41,7 @@ def _truncate(arguments: argparse.Namespace) -> None:
         output=arguments.output,
         checkpoint=arguments.checkpoint,
         device=arguments.device,
+        trust_checkpoint=arguments.trust_checkpoint,
     )
     print(as_text(report, arguments.output))
 
@@ -46,6 +53,7 @@ def _register_truncate(command: AddCommand) -> None:
     sub.add_argument("-o", "--output", type=Path, required=True, help="trained-model folder to write")
     sub.add_argument("-chk", "--checkpoint", default="checkpoint_final.pth", help="default checkpoint_final.pth")
     sub.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where throughput is measured")
+    add_trust_flag(sub)
 
 
 def register(command: AddCommand) -> None:

@@ -21,9 +21,12 @@ def _patch(text: str) -> tuple[int, int]:
 def _benchmark(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.benchmark.measure import run
     from nnunetv2_levit.benchmark.networks import NAMES
-    from nnunetv2_levit.benchmark.report import as_markdown, draw
-    from nnunetv2_levit.files import write_json, write_text, write_whole
+    from nnunetv2_levit.benchmark.report import as_markdown, write_benchmark
+    from nnunetv2_levit.files import beside, check_writable
 
+    if arguments.output is not None:
+        for path in (arguments.output, *beside(arguments.output, ".md", ".png")):
+            check_writable(path)
     result = run(
         networks=arguments.networks or list(NAMES),
         patch_sizes=arguments.patch,
@@ -35,9 +38,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
         memory=not arguments.no_memory,
     )
     if arguments.output is not None:
-        write_json(arguments.output, result)
-        write_text(arguments.output.with_suffix(".md"), as_markdown(result) + "\n")
-        write_whole(arguments.output.with_suffix(".png"), lambda path: draw(result, path))
+        write_benchmark(result, arguments.output)
     print(as_markdown(result))
 
 

@@ -11,13 +11,22 @@ from nnunetv2_levit.errors import UserError
 SOME_CASES_FAILED = 1
 
 
-def _fold(text: str) -> int | str:
+def fold(text: str) -> int | str:
+    """A fold's number, or ``all``."""
     if text == "all":
         return text
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'") from None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a fold's number (0, 1, …) nor 'all'")
+    return int(text)
+
+
+def add_trust_flag(parser: argparse.ArgumentParser) -> None:
+    """``--trust-checkpoint``, worded once."""
+    parser.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="load the model even if its checkpoint or plans may run code: only if you trust whoever made it",
+    )
 
 
 def _workers(variable: str) -> int:
@@ -63,6 +72,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         verbose=arguments.verbose,
         accumulator=torch.float32 if arguments.fp32_sums else torch.half,
         backend=arguments.backend,
+        trust_checkpoint=arguments.trust_checkpoint,
     )
     try:
         predict_folder(model=model, source=arguments.i, output=arguments.o, settings=settings)
@@ -85,7 +95,7 @@ def register(command: AddCommand) -> None:
     sub.add_argument("-p", default="nnUNetPlans", metavar="PLANS", help="plans identifier (default nnUNetPlans)")
     sub.add_argument("-tr", default="nnUNetTrainer", metavar="TRAINER", help="trainer (default nnUNetTrainer)")
     sub.add_argument("-c", metavar="CONFIGURATION", help="configuration, such as 2d")
-    sub.add_argument("-f", nargs="+", type=_fold, default=(0, 1, 2, 3, 4), metavar="FOLD", help="default 0 1 2 3 4")
+    sub.add_argument("-f", nargs="+", type=fold, default=(0, 1, 2, 3, 4), metavar="FOLD", help="default 0 1 2 3 4")
     sub.add_argument("-chk", default="checkpoint_final.pth", metavar="FILE", help="default checkpoint_final.pth")
     sub.add_argument("-step_size", type=float, default=0.5, help="of the sliding window, in patches (default 0.5)")
     sub.add_argument("--disable_tta", action="store_true", help="no mirrored copies: faster, less accurate")
@@ -111,3 +121,4 @@ def register(command: AddCommand) -> None:
         default="torch",
         help="onnx computes 2D configurations by ONNX Runtime, with -device cpu (not a flag of nnUNetv2_predict)",
     )
+    add_trust_flag(sub)

@@ -8,6 +8,7 @@ from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
 from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
 from nnunetv2_levit.dataset_conversion.nifti import find_nifti
 from nnunetv2_levit.dataset_conversion.readers import read_transunet_arrays
+from nnunetv2_levit.dataset_conversion.source_files import entries, unused
 from nnunetv2_levit.errors import UserError
 
 BTCV_ORGANS = (
@@ -77,9 +78,11 @@ def _plan(request: Request) -> Plan:
 
 
 def _plan_release(request: Request, folder: Path) -> Plan:
+    if request.spacing is not None:
+        raise UserError(f"--spacing is for TransUNet's form; the files of {folder} hold theirs: leave it out")
     labels, label_map = _organs(request.organs)
     cases, left_out = [], {}
-    for path in sorted((folder / "img").iterdir()):
+    for path in entries(folder / "img"):
         match = re.fullmatch(r"img(\d{4})(\.nii\.gz|\.nii)", path.name)
         if match is None:
             left_out[str(path)] = "not named imgNNNN.nii.gz"
@@ -90,10 +93,9 @@ def _plan_release(request: Request, folder: Path) -> Plan:
             raise UserError(f"{path} has no label: label{match[1]}.nii.gz is missing in {folder / 'label'}")
         test = request.test_split == "transunet" and number in TEST_CASES
         cases.append(RawCase(_identifier(number), (path,), label, patient=_identifier(number), test=test))
+    left_out |= unused(entries(folder / "label"), [case.label for case in cases], "a label without image")
     left_out |= {
-        str(p): "not part of the labelled data"
-        for p in sorted(request.source.iterdir())
-        if p.name.startswith("averaged")
+        str(p): "not part of the labelled data" for p in entries(request.source) if p.name.startswith("averaged")
     }
     published = PUBLISHED_CASES - len(TEST_CASES) if request.test_split == "transunet" else PUBLISHED_CASES
     decisions = {"organs": request.organs, "label_map": {str(k): v for k, v in label_map.items()}}
@@ -112,12 +114,16 @@ def _plan_transunet(request: Request) -> Plan:
     slices: dict[int, dict[int, Path]] = {}
     left_out = {}
     for folder, pattern in (("train_npz", r"case(\d{4})_slice(\d{3})\.npz"), ("test_vol_h5", r"case(\d{4})\.npy\.h5")):
-        for path in sorted((request.source / folder).iterdir()) if (request.source / folder).is_dir() else ():
+        for path in entries(request.source / folder) if (request.source / folder).exists() else ():
             match = re.fullmatch(pattern, path.name)
             if match is None:
                 left_out[str(path)] = f"not named as TransUNet names {folder}"
             elif folder == "train_npz":
                 slices.setdefault(int(match[1]), {})[int(match[2])] = path
+            elif int(match[1]) in slices:
+                raise UserError(
+                    f"case{match[1]} is in train_npz and as {path}: remove one of them, as each case counts once"
+                )
             else:
                 slices[int(match[1])] = {0: path}
     cases = []
@@ -158,4 +164,5 @@ SYNAPSE = Converter(
     plan=_plan,
     validation_cases={"transunet": frozenset(_identifier(number) for number in TEST_CASES)},
     test_splits=("transunet",),
+    options=("organs", "spacing"),
 )

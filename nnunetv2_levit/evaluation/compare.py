@@ -1,7 +1,5 @@
 """Paired comparison of several evaluated models on the same patients."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.case_metrics import HIGHER_IS_BETTER, PERCENTAGES
 from nnunetv2_levit.evaluation.evaluate import load_evaluation
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, holm, paired_difference
-from nnunetv2_levit.evaluation.tables import heading, markdown_table, number
-from nnunetv2_levit.files import write_json, write_text, write_whole
+from nnunetv2_levit.evaluation.tables import heading, number
+from nnunetv2_levit.files import write_json, write_text, write_whole, written_together
+from nnunetv2_levit.plain_text import Markup, csv_table, markdown_table, markdown_text
 
 METRICS = ("dice", "hd95", "asd", "nsd")
 MEAN = "mean"
@@ -37,6 +36,8 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
         UserError: the evaluations differ in structures, unit or tolerance, or overlap in part of their cases.
     """
     first = evaluations[0]
+    if MEAN in first["structures"]:
+        raise UserError(f"{name} has a structure called {MEAN!r}, as the mean over structures is here: rename it")
     for other in evaluations[1:]:
         for key in ("structures", "unit", "tolerance"):
             if other[key] != first[key]:
@@ -106,6 +107,7 @@ def compare(models: Sequence[tuple[str, Sequence[Path]]]) -> dict[str, Any]:
         raise UserError("give at least two results to compare")
     if len({name for name, _ in models}) < len(models):
         raise UserError("two results have the same name: name them, as in NAME=FOLDER")
+    _check_distinct(models)
     loaded = [pooled(name, [load_evaluation(path) for path in paths]) for name, paths in models]
     reference = loaded[0]
     for other in loaded[1:]:
@@ -157,6 +159,19 @@ def compare(models: Sequence[tuple[str, Sequence[Path]]]) -> dict[str, Any]:
     }
 
 
+def _check_distinct(models: Sequence[tuple[str, Sequence[Path]]]) -> None:
+    """Raise UserError where a result is pooled twice, or two models are the same results."""
+    owner: dict[frozenset[Path], str] = {}
+    for name, paths in models:
+        files = [(path / "evaluation.json" if path.is_dir() else path).resolve() for path in paths]
+        for path, file in zip(paths, files, strict=True):
+            if files.count(file) > 1:
+                raise UserError(f"{path} is given twice for {name}: name each result once")
+        other = owner.setdefault(frozenset(files), name)
+        if other != name:
+            raise UserError(f"{name} and {other} are the same result, {paths[0]}: give different ones")
+
+
 def _difference(reference: dict[str, Any], other: dict[str, Any], metric: str, structure: str) -> dict[str, Any]:
     first, second = (_patient_means(model, metric, structure) for model in (reference, other))
     both = sorted(first.keys() & second.keys())
@@ -179,7 +194,7 @@ def comparison_markdown(result: dict[str, Any]) -> str:
         percent = row["metric"] in PERCENTAGES
         interval = "–"
         if row["ci95"] is not None:
-            interval = "[" + ", ".join(number(end, percent=percent, sign=True) for end in row["ci95"]) + "]"
+            interval = Markup("[" + ", ".join(number(v, percent=percent, sign=True) for v in row["ci95"]) + "]")
         missing = row["patients_without_a_pair"]
         rows.append(
             [
@@ -197,14 +212,16 @@ def comparison_markdown(result: dict[str, Any]) -> str:
         )
     head = ["model", "metric", "structure", result["reference"], "model's", "difference", "95 % interval", "p"]
     models = "; ".join(
-        f"{model['name']}" + (f" ({model['results']} {model['pooled_as']} pooled)" if model["pooled_as"] else "")
+        markdown_text(model["name"])
+        + (f" ({model['results']} {model['pooled_as']} pooled)" if model["pooled_as"] else "")
         for model in result["models"]
     )
+    reference = markdown_text(result["reference"])
     return "\n".join(
         [
-            f"# Compared with {result['reference']}",
+            f"# Compared with {reference}",
             "",
-            f"Models: {models}. Differences are model minus {result['reference']}, one value a patient (its cases "
+            f"Models: {models}. Differences are model minus {reference}, one value a patient (its cases "
             f"averaged). Interval: {result['interval']}. p: {result['test']}; a dash where fewer than six patients "
             "make a test pointless.",
             "",
@@ -219,24 +236,23 @@ def _p(value: float | None) -> str:
 
 def comparison_csv(result: dict[str, Any]) -> str:
     """One line a model, metric and structure; raw values."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     keys = ("model", "reference", "metric", "structure", "patients", "reference_mean", "model_mean", "mean", "median")
     counts_and_tests = ("higher", "lower", "wilcoxon_p", "holm_p")
     head = [*keys, "ci95_low", "ci95_high", *counts_and_tests, "patients_without_a_pair"]
-    writer.writerow(head)
+    rows = []
     for row in result["comparisons"]:
         low, high = row["ci95"] or (None, None)
         cells = [*(row[key] for key in keys), low, high, *(row[key] for key in counts_and_tests)]
-        writer.writerow(["" if cell is None else cell for cell in cells] + [" ".join(row["patients_without_a_pair"])])
-    return buffer.getvalue()
+        rows.append([*cells, " ".join(row["patients_without_a_pair"])])
+    return csv_table(head, rows)
 
 
 def write_comparison(result: dict[str, Any], folder: Path) -> None:
-    """``comparison.json`` and, made from it, ``.md``, ``.csv`` and ``.png``."""
+    """``comparison.json`` and, made from it, ``.md``, ``.csv`` and ``.png``: all four, or none."""
     from nnunetv2_levit.evaluation.comparison_plot import draw_comparison
 
-    write_json(folder / "comparison.json", result)
-    write_text(folder / "comparison.md", comparison_markdown(result))
-    write_text(folder / "comparison.csv", comparison_csv(result))
-    write_whole(folder / "comparison.png", lambda target: draw_comparison(result, target))
+    with written_together(folder) as partial:
+        write_json(partial / "comparison.json", result)
+        write_text(partial / "comparison.md", comparison_markdown(result))
+        write_text(partial / "comparison.csv", comparison_csv(result))
+        write_whole(partial / "comparison.png", lambda target: draw_comparison(result, target))

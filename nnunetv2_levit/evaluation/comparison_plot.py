@@ -7,6 +7,7 @@ import numpy as np
 
 from nnunetv2_levit.evaluation.case_metrics import PERCENTAGES
 from nnunetv2_levit.evaluation.tables import heading
+from nnunetv2_levit.plain_text import figure_label
 
 PANELS = ("dice", "hd95")
 
@@ -40,11 +41,16 @@ def draw_comparison(result: dict[str, Any], target: Path) -> None:
                 box["boxes"][0].set(facecolor=f"C{index}", alpha=0.45)
                 box["medians"][0].set(color="black")
                 axis.scatter(np.full(column.size, places[index]), column, s=7, color=f"C{index}", zorder=3)
-        axis.set_xticks([g * (len(names) + 1) + (len(names) - 1) / 2 for g in range(len(structures))], structures)
+        axis.set_xticks(
+            [g * (len(names) + 1) + (len(names) - 1) / 2 for g in range(len(structures))], map(figure_label, structures)
+        )
         axis.set_ylabel(heading(metric, result["unit"], result["tolerance"], result["dimensions"]))
         axis.grid(axis="y", alpha=0.3)
         axis.set_axisbelow(True)
-    handles = [plt.Rectangle((0, 0), 1, 1, facecolor=f"C{i}", alpha=0.45, label=name) for i, name in enumerate(names)]
+    handles = [
+        plt.Rectangle((0, 0), 1, 1, facecolor=f"C{i}", alpha=0.45, label=figure_label(name))
+        for i, name in enumerate(names)
+    ]
     axes[0].legend(handles=handles, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1.01), ncol=min(3, len(names)))
     axes[-1].set_xlabel("a point is a patient; grey lines join the same patient's values")
     figure.tight_layout()

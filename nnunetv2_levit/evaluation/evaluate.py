@@ -1,5 +1,6 @@
 """Evaluation of predicted labels: every metric, case by case and summarised, as one JSON-able dictionary."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 import nnunetv2_levit
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, METRICS, structure_metrics
 from nnunetv2_levit.evaluation.label_files import (
@@ -25,6 +27,8 @@ from nnunetv2_levit.evaluation.label_files import (
 )
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS, Protocol
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, mean_of_structures, summarise
+from nnunetv2_levit.files import read_json
+from nnunetv2_levit.image_files import read_probabilities
 
 # starting a process costs as much as evaluating some tens of small cases
 CASES_WORTH_A_PROCESS = 48
@@ -56,20 +60,19 @@ class Request:
     workers: int = 4
 
 
-def _probabilities(pair: Pair) -> np.ndarray:
+def _probabilities(pair: Pair, shape: tuple[int, ...]) -> np.ndarray:
     """Probabilities (classes, *shape) that nnU-Net saved beside a case's prediction.
 
     Raises:
-        UserError: there are none, or the file has no array of that name.
+        UserError: there are none, the file is damaged, or they are of another shape than the labels.
     """
     path = pair.prediction.with_name(f"{pair.case}.npz")
     if not path.is_file():
         raise UserError(f"{pair.prediction} has no probabilities beside it: predict with --save_probabilities")
-    try:
-        with np.load(path) as content:
-            return content["probabilities"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} holds no array 'probabilities' ({error}): predict again") from None
+    values = read_probabilities(path)
+    if values.shape[1:] not in (shape, (1, *shape)):
+        raise UserError(f"{path} is of shape {values.shape[1:]} and its labels of {shape}: predict again")
+    return values.reshape(values.shape[0], *shape)
 
 
 def _protocol_values(
@@ -77,10 +80,9 @@ def _protocol_values(
 ) -> dict[str, dict[str, float]]:
     probabilities = None
     if protocol.needs_probabilities or (protocol.name == "polyp" and any(pair.prediction.parent.glob("*.npz"))):
-        probabilities = _probabilities(pair)
+        probabilities = _probabilities(pair, labels.truth.shape)
         if probabilities.shape[0] <= max(channels.values()):
             raise UserError(f"the probabilities of {pair.prediction} have {probabilities.shape[0]} classes, too few")
-        probabilities = probabilities.reshape(probabilities.shape[0], *labels.truth.shape)
     if protocol.name in ("isic", "polyp", "unet2022-em") and labels.truth.ndim != 2:
         raise UserError(f"the protocol {protocol.name} is for single images, and {pair.truth} is a volume")
     return {
@@ -100,7 +102,7 @@ def evaluate_case(
     regions: bool,
 ) -> dict[str, Any]:
     """Metrics of every structure of one case, as the entry of the result's ``cases`` (without the patient)."""
-    labels = read_pair(pair, reader(), ignored)
+    labels = read_pair(pair, reader(), structures=structures, ignored=ignored)
     masks = {
         name: (np.isin(labels.prediction, values), np.isin(labels.truth, values)) for name, values in structures.items()
     }
@@ -139,8 +141,10 @@ def evaluate(request: Request) -> dict[str, Any]:
     """
     if request.protocol is not None and request.protocol not in PROTOCOLS:
         raise UserError(f"there is no protocol {request.protocol!r}: choose one of {', '.join(PROTOCOLS)}")
-    if not request.tolerance >= 0:
-        raise UserError(f"the tolerance must be 0 or more, not {request.tolerance}")
+    if not 0 <= request.tolerance < math.inf:
+        raise UserError(f"the tolerance must be a number from 0, not {request.tolerance}: 2 is the default")
+    if request.workers < 1:
+        raise UserError(f"{request.workers} processes can't evaluate anything: give -w 1 or more")
     if request.model is not None:
         pairs, folds = pair_model_folder(request.model, request.truth, request.folds)
         description, _ = dataset_description([request.model])
@@ -195,7 +199,7 @@ def evaluate(request: Request) -> dict[str, Any]:
         "cases": cases,
     }
     if request.protocol is not None:
-        result["protocol"] = _protocol_summary(PROTOCOLS[request.protocol], cases, list(structures))
+        result["protocol"] = protocol_summary(PROTOCOLS[request.protocol], cases, list(structures))
     return {**result, **summaries(cases, list(structures))}
 
 
@@ -248,7 +252,8 @@ def summaries(cases: Sequence[dict[str, Any]], structures: Sequence[str]) -> dic
     }
 
 
-def _protocol_summary(protocol: Protocol, cases: Sequence[dict[str, Any]], structures: Sequence[str]) -> dict[str, Any]:
+def protocol_summary(protocol: Protocol, cases: Sequence[dict[str, Any]], structures: Sequence[str]) -> dict[str, Any]:
+    """A protocol's own figures: of each structure the mean over cases, and the mean of these."""
     facts = {key: value for key, value in asdict(protocol).items() if key in ("name", "source", "statement", "columns")}
     per_structure = {
         structure: {
@@ -268,12 +273,11 @@ def load_evaluation(path: Path) -> dict[str, Any]:
     """An evaluation from its JSON file or the folder that `evaluate` wrote.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it is damaged; the sentence names file and place.
     """
-    from nnunetv2_levit.files import read_json
+    from nnunetv2_levit.evaluation.stored import check_consistent
 
     file = path / "evaluation.json" if path.is_dir() else path
-    content = read_json(file, what="a result of `nnunetv2_levit evaluate`")
-    if not isinstance(content, dict) or content.get("kind") != "evaluation":
-        raise UserError(f"{file} is not a result of `nnunetv2_levit evaluate`: run that first")
+    content = read_json(file, what="a result of `nnunetv2_levit evaluate`", schema=schemas.EVALUATION)
+    check_consistent(content, file)
     return content

@@ -1,12 +1,14 @@
 """The papers' result tables as data, and measured rows beside them with what keeps them from being comparable."""
 
-import json
 import re
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib.resources import as_file, files
 from typing import Any
 
-from nnunetv2_levit.evaluation.tables import markdown_table, number
+from nnunetv2_levit import schemas
+from nnunetv2_levit.evaluation.tables import number
+from nnunetv2_levit.files import read_json
+from nnunetv2_levit.plain_text import Markup, markdown_table, markdown_text
 
 # printed headings that mean the same structure or metric, compared without case, blanks and punctuation
 SYNONYMS = {
@@ -23,9 +25,10 @@ SYNONYMS = {
 
 def papers() -> list[dict[str, Any]]:
     """Every transcribed paper: its citation and its tables with section, split, protocol and rows as printed."""
-    folder = files("nnunetv2_levit.evaluation") / "paper_tables"
-    entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    return [json.loads(entry.read_text(encoding="utf-8")) for entry in entries if entry.name.endswith(".json")]
+    with as_file(files("nnunetv2_levit.evaluation") / "paper_tables") as folder:
+        return [
+            read_json(path, what="a transcribed paper", schema=schemas.PAPER) for path in sorted(folder.glob("*.json"))
+        ]
 
 
 def canonical(text: str) -> str:
@@ -139,13 +142,13 @@ def papers_markdown(content: dict[str, Any]) -> str:
         for text in dict.fromkeys("; ".join(r) for r in reasons.values()):
             where = [table for table, r in reasons.items() if "; ".join(r) == text]
             if not text:
-                parts.append("comparable with " + ", ".join(where))
+                parts.append(markdown_text("comparable with " + ", ".join(where)))
                 continue
             note = f"{text} ({', '.join(where)})"
             if note not in notes:
                 notes.append(note)
             parts.append(f"**not comparable** [{notes.index(note) + 1}]")
-        return ", ".join(parts)
+        return Markup(", ".join(parts))
 
     rows = [
         [
@@ -161,14 +164,14 @@ def papers_markdown(content: dict[str, Any]) -> str:
     head = ["source", "method", "split", "protocol", "mean DSC (%)", "HD95"]
     head += [f"{structure} DSC (%)" for structure in content["structures"]]
     lines = [
-        f"# {content['dataset']}: measured and printed",
+        f"# {markdown_text(content['dataset'])}: measured and printed",
         "",
         "HD95 of measured rows is in the unit of their protocol (mm for ours, voxels for the papers'); that of printed "
         "rows is what the paper calls HD or HD95.",
         "",
         markdown_table([*head, "comparable"], rows),
-        *(f"[{index}] {note}  " for index, note in enumerate(notes, 1)),
+        *(f"[{index}] {markdown_text(note)}  " for index, note in enumerate(notes, 1)),
         "",
-        *(f"- {citation}" for citation in content["citations"]),
+        *(f"- {markdown_text(citation)}" for citation in content["citations"]),
     ]
     return "\n".join(lines) + "\n"

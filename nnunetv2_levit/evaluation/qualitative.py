@@ -9,6 +9,8 @@ import numpy as np
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.evaluate import reader_of
 from nnunetv2_levit.evaluation.label_files import Pair, read_pair
+from nnunetv2_levit.image_files import read_images
+from nnunetv2_levit.plain_text import figure_label
 
 ERROR_COLOURS = {"missed": "#00e5ff", "spurious": "#ff1744", "wrong structure": "#ffea00"}
 MARGIN = 0.35  # of the labelled box, around it
@@ -98,9 +100,10 @@ def draw_panel(evaluations: Sequence[dict[str, Any]], images: Path, target: Path
     for row, line in zip(rows, axes, strict=True):
         pictures = [("image", None, None), ("ground truth", row["truth"], None)]
         for name, prediction, score in row["predictions"]:
+            label = figure_label(name)
             pictures += [
-                (f"{name}\nDSC {'–' if score is None else f'{100 * score:.1f} %'}", prediction, None),
-                (f"{name}\nerrors", None, error_map(prediction, row["truth"])),
+                (f"{label}\nDSC {'–' if score is None else f'{100 * score:.1f} %'}", prediction, None),
+                (f"{label}\nerrors", None, error_map(prediction, row["truth"])),
             ]
         for axis, (title, mask, errors) in zip(line, pictures, strict=True):
             axis.imshow(row["image"], cmap="gray", vmin=row["range"][0], vmax=row["range"][1], aspect=row["aspect"])
@@ -114,8 +117,8 @@ def draw_panel(evaluations: Sequence[dict[str, Any]], images: Path, target: Path
             axis.set_title(title, fontsize=8)
             axis.set_xticks([])
             axis.set_yticks([])
-        line[0].set_ylabel(f"{row['rank']}: {row['case']}\n{row['where']}", fontsize=8)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=labels(i), label=name) for i, name in enumerate(names)]
+        line[0].set_ylabel(f"{row['rank']}: {figure_label(row['case'])}\n{row['where']}", fontsize=8)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=labels(i), label=figure_label(name)) for i, name in enumerate(names)]
     handles += [plt.Rectangle((0, 0), 1, 1, color=colour, label=name) for name, colour in ERROR_COLOURS.items()]
     figure.legend(handles=handles, loc="lower center", ncol=min(8, len(handles)), fontsize=8, frameon=False)
     figure.tight_layout(rect=(0, 0.5 / (2.7 * len(rows) + 0.7), 1, 1))
@@ -129,14 +132,19 @@ def _row(rank: str, case: str, evaluations: Sequence[dict[str, Any]], images: Pa
     image_file = images / f"{case}_0000{ending}"
     if not image_file.is_file():
         raise UserError(f"{image_file} is missing: give the folder of the evaluated images with --images")
-    image = np.asarray(reader.read_images((str(image_file),))[0])[0]
+    image = read_images([image_file], reader)[0][0]
     predictions, truth, spacing = [], None, None
     for evaluation in evaluations:
         entry = _entry(evaluation, case)
         if entry is None:
             raise UserError(f"{evaluation['name']} was not evaluated on {case}: evaluate all models on the same cases")
         truth_file = Path(evaluation["ground_truth"]) / f"{case}{ending}"
-        pair = read_pair(Pair(case, prediction_path(evaluation, entry), truth_file), reader, evaluation["ignore_label"])
+        pair = read_pair(
+            Pair(case, prediction_path(evaluation, entry), truth_file),
+            reader,
+            structures=evaluation["structures"],
+            ignored=evaluation["ignore_label"],
+        )
         predictions.append((evaluation["name"], pair.prediction))
         truth, spacing = pair.truth, pair.spacing
     if image.shape[-2:] != truth.shape[-2:] or (truth.ndim == 3 and image.shape != truth.shape):

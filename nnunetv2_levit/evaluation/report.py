@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import nnunetv2_levit
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.compare import compare, comparison_markdown, write_comparison
 from nnunetv2_levit.evaluation.evaluate import load_evaluation
@@ -13,9 +14,13 @@ from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers_markdown, tables_of
 from nnunetv2_levit.evaluation.qualitative import draw_panel
 from nnunetv2_levit.evaluation.speed_accuracy import draw_speed_accuracy, printed_points
+from nnunetv2_levit.evaluation.stored import with_summaries
 from nnunetv2_levit.evaluation.tables import evaluation_markdown
 from nnunetv2_levit.evaluation.training_curves import report as write_curves
-from nnunetv2_levit.files import read_json, write_json, write_text, write_whole
+from nnunetv2_levit.files import check_writable, read_json, write_json, write_text, write_whole, written_together
+from nnunetv2_levit.plain_text import markdown_text
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -48,17 +53,25 @@ def measured_points(
     The speed is that of the batch at which plain inference (or the first mode measured) was fastest.
 
     Raises:
-        UserError: a network that the benchmark has no row of.
+        UserError: a network that the benchmark has no row of, or a name that no evaluation has.
     """
+    names = [evaluation["name"] for evaluation in evaluations]
+    for name in networks:
+        if name not in names:
+            raise UserError(f"--network names {name!r}, which is none of the results ({', '.join(names)})")
     points = []
     for evaluation in evaluations:
         network = networks.get(evaluation["name"])
         if network is None:
             continue
-        rows = [row for row in benchmark["rows"] if row["network"] == network]
-        if not rows:
-            raise UserError(f"the benchmark has no row of {network}: measure it, or name another network")
         mode = "inference" if "inference" in benchmark["modes"] else benchmark["modes"][0]
+        rows = [row for row in benchmark["rows"] if row["network"] == network and row["seconds_per_image"][mode]]
+        if not rows:
+            raise UserError(
+                f"the benchmark has no row of {network} in mode {mode}: measure it, or name another network"
+            )
+        if evaluation["mean"]["dice"]["mean"] is None:
+            raise UserError(f"{evaluation['name']} has no mean DSC to set against its speed: leave out its --network")
         row = min(rows, key=lambda row: row["seconds_per_image"][mode])
         points.append(
             {
@@ -73,16 +86,47 @@ def measured_points(
     return points
 
 
+def load_benchmark(path: Path) -> dict[str, Any]:
+    """A result of `nnunetv2_levit benchmark` from its JSON.
+
+    Raises:
+        UserError: there is none, or it is damaged; the sentence names file and place.
+    """
+    content = read_json(path, what="a result of `nnunetv2_levit benchmark`", schema=schemas.BENCHMARK)
+    for index, row in enumerate(content["rows"]):
+        seconds = row["seconds_per_image"]
+        missing = {mode for mode in content["modes"] if seconds.get(mode) is None}
+        if set(content["modes"]) - set(seconds) or ("not_measured" in row and missing != set(row["not_measured"])):
+            raise UserError(
+                f"{path}: rows/{index}/seconds_per_image does not have a time, or a reason in not_measured, for each "
+                f"mode ({', '.join(content['modes'])}): run `nnunetv2_levit benchmark` again"
+            )
+    return content
+
+
 def write_report(request: Request) -> Path:
-    """Write ``report.html``, ``report.json`` and the tables and pictures within them; returns the page.
+    """Write ``report.html``, ``report.json`` and the tables and pictures within them, or nothing; returns the page.
 
     Raises:
         UserError: a result or picture can't be had, or the models were not evaluated alike.
     """
-    folder = request.output
-    evaluations = [{**load_evaluation(path), "name": name} for name, path in request.evaluations]
-    if not evaluations:
+    if not request.evaluations:
         raise UserError("give at least one result of `nnunetv2_levit evaluate`")
+    if (request.benchmark is None) != (not request.networks):
+        raise UserError("--benchmark and --network belong together: NAME=NETWORK for at least one of the results")
+    check_writable(request.output, folder=True)
+    loaded = [{**load_evaluation(path), "name": name} for name, path in request.evaluations]
+    benchmark = None if request.benchmark is None else load_benchmark(request.benchmark)
+    if request.images is not None and not request.images.is_dir():
+        raise UserError(f"{request.images} is not a folder: give the folder of the evaluated images with --images")
+    with written_together(request.output) as folder:
+        _write(request, [with_summaries(evaluation) for evaluation in loaded], benchmark, folder)
+    return request.output / PAGE
+
+
+def _write(
+    request: Request, evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any] | None, folder: Path
+) -> None:
     names = ", ".join(evaluation["name"] for evaluation in evaluations)
     dataset = request.paper_dataset or evaluations[0]["dataset"]
     if request.paper_dataset is not None and not tables_of(dataset):
@@ -93,7 +137,7 @@ def write_report(request: Request) -> Path:
         "evaluations": [{key: value for key, value in e.items() if key != "cases"} for e in evaluations],
     }
     title = f"{dataset or 'evaluation'}: {names}"
-    parts: list[str | Picture] = [f"# {title}\n"]
+    parts: list[str | Picture] = [f"# {markdown_text(title)}\n"]
 
     if len(evaluations) > 1:
         content["comparison"] = compare([(name, [path]) for name, path in request.evaluations])
@@ -125,11 +169,8 @@ def write_report(request: Request) -> Path:
     panels = []
     if dataset.lower() == "synapse":
         panels.append(("LeViT-UNet, Table 2: Synapse, RTX 3090, as printed", printed_points()))
-    if request.benchmark is not None:
-        benchmark = read_json(request.benchmark, what="a result of `nnunetv2_levit benchmark`")
+    if benchmark is not None:
         points = measured_points(evaluations, benchmark, request.networks or {})
-        if not points:
-            raise UserError("--benchmark needs --network NAME=NETWORK for at least one of the evaluations")
         content["speed"] = points
         panels.append((f"measured: {dataset or 'these cases'}, {benchmark['device']}", points))
     if panels:
@@ -138,9 +179,7 @@ def write_report(request: Request) -> Path:
         parts += ["## Speed and accuracy\n", Picture(picture, "Images per second against mean DSC.")]
 
     write_json(folder / "report.json", content)
-    page = folder / "report.html"
-    write_text(page, html_page(title, parts))
-    return page
+    write_text(folder / PAGE, html_page(title, parts))
 
 
 def _lowered(markdown: str) -> str:

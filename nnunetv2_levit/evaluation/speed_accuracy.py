@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_levit.evaluation.paper_rows import papers
+from nnunetv2_levit.plain_text import figure_label
 
 
 def printed_points() -> list[dict[str, Any]]:
@@ -51,7 +52,7 @@ def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], 
                 linewidth=0.6,
             )
             axis.annotate(
-                point["name"],
+                figure_label(point["name"]),
                 (point["images_per_second"], point["dsc"]),
                 xytext=(-6 if right else 6, -12 if index % 2 else 7),
                 textcoords="offset points",
@@ -64,7 +65,7 @@ def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], 
             axis.xaxis.set_major_formatter(ScalarFormatter())
             axis.xaxis.set_minor_formatter(ScalarFormatter())
             axis.tick_params(axis="x", which="minor", labelsize=6)
-        axis.set_title(title, fontsize=9)
+        axis.set_title(figure_label(title), fontsize=9)
         axis.margins(x=0.22, y=0.12)
         axis.grid(alpha=0.3, which="both")
     figure.text(0.01, 0.005, "area of a point: parameters", fontsize=7)

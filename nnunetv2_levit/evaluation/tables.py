@@ -1,21 +1,13 @@
 """An evaluation as Markdown and CSV, made from its JSON-able dictionary."""
 
-import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_levit.evaluation.case_metrics import DISTANCES, HEADINGS, METRICS, PERCENTAGES
-from nnunetv2_levit.files import write_json, write_text
+from nnunetv2_levit.files import write_json, write_text, written_together
+from nnunetv2_levit.plain_text import Markup, csv_table, markdown_table, markdown_text
 
 NONE = "–"
-
-
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; cells are text, and a vertical bar in one is escaped."""
-    lines = [list(head), ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def number(value: float | None, *, percent: bool = False, sign: bool = False) -> str:
@@ -55,7 +47,7 @@ def _cell(summary: dict[str, Any], metric: str, cases: int) -> str:
         text += f" [{low}, {high}]"
     if "n" in summary and summary["n"] < cases:
         text += f" (n = {summary['n']})"
-    return text
+    return Markup(text)
 
 
 def evaluation_markdown(result: dict[str, Any]) -> str:
@@ -66,13 +58,14 @@ def evaluation_markdown(result: dict[str, Any]) -> str:
         [structure, *(_cell(result["summary"][structure][metric], metric, cases) for metric in METRICS)]
         for structure in result["structures"]
     ]
-    rows.append(["**mean**", *(_cell(result["mean"][metric], metric, cases) for metric in METRICS)])
+    rows.append([Markup("**mean**"), *(_cell(result["mean"][metric], metric, cases) for metric in METRICS)])
+    split, interval = markdown_text(result["split"]), markdown_text(result["interval"])
     lines = [
-        f"# {result['name']}",
+        f"# {markdown_text(result['name'])}",
         "",
-        f"{cases} cases of {result['patients']} patients; {result['split']}. Cells: mean ± standard deviation over "
-        f"cases, median, [interval: {result['interval']}], and n where not every case has a value. The last row "
-        "averages the structures.",
+        f"{cases} cases of {result['patients']} patients; {split}. Cells: mean ± standard deviation over cases, "
+        f"median, [interval: {interval}], and n where not every case has a value. The last row averages the "
+        "structures.",
         "",
         markdown_table(["structure", *(heading(metric, *facts) for metric in METRICS)], rows),
         "## Empty structures",
@@ -109,7 +102,7 @@ def protocol_table(result: dict[str, Any]) -> str:
         ]
 
     rows = [[structure, *cells(values)] for structure, values in protocol["structures"].items()]
-    rows.append(["**mean**", *cells(protocol["mean"])])
+    rows.append([Markup("**mean**"), *cells(protocol["mean"])])
     head = ["structure", *(f"{text}, protocol {protocol['name']}" for text in protocol["columns"].values())]
     return (
         markdown_table(head, rows)
@@ -120,31 +113,28 @@ def protocol_table(result: dict[str, Any]) -> str:
 
 def evaluation_csv(result: dict[str, Any]) -> str:
     """One line a case and structure, raw values (fractions, not per cent), empty where undefined."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     columns = list(result.get("protocol", {}).get("columns", ()))
     name = result.get("protocol", {}).get("name")
     head = ["case", "patient", "fold", "structure", "presence", *METRICS, *(f"{name}:{column}" for column in columns)]
-    writer.writerow(head)
-    for entry in result["cases"]:
-        for structure in result["structures"]:
-            values = entry["metrics"][structure]
-            writer.writerow(
-                [
-                    entry["case"],
-                    entry["patient"],
-                    entry["fold"] or "",
-                    structure,
-                    entry["presence"][structure],
-                    *("" if values[metric] is None else repr(values[metric]) for metric in METRICS),
-                    *(repr(entry["protocol"][structure][column]) for column in columns),
-                ]
-            )
-    return buffer.getvalue()
+    rows = [
+        [
+            entry["case"],
+            entry["patient"],
+            entry["fold"],
+            structure,
+            entry["presence"][structure],
+            *(entry["metrics"][structure][metric] for metric in METRICS),
+            *(entry["protocol"][structure][column] for column in columns),
+        ]
+        for entry in result["cases"]
+        for structure in result["structures"]
+    ]
+    return csv_table(head, rows)
 
 
 def write_evaluation(result: dict[str, Any], folder: Path) -> None:
-    """``evaluation.json`` and, made from it, ``evaluation.md`` and ``evaluation.csv``."""
-    write_json(folder / "evaluation.json", result)
-    write_text(folder / "evaluation.md", evaluation_markdown(result))
-    write_text(folder / "evaluation.csv", evaluation_csv(result))
+    """``evaluation.json`` and, made from it, ``evaluation.md`` and ``evaluation.csv``: all three, or none."""
+    with written_together(folder) as partial:
+        write_json(partial / "evaluation.json", result)
+        write_text(partial / "evaluation.md", evaluation_markdown(result))
+        write_text(partial / "evaluation.csv", evaluation_csv(result))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.image_files import check_image_file, read_probabilities
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,14 @@ class Case:
     target: Path
 
     def is_complete(self, file_ending: str, *, probabilities: bool) -> bool:
-        """Whether everything that a prediction writes is there."""
-        endings = (file_ending, ".npz") if probabilities else (file_ending,)
-        return all(Path(f"{self.target}{ending}").is_file() for ending in endings)
+        """Whether everything that a prediction writes is there, to its last byte."""
+        try:
+            check_image_file(Path(f"{self.target}{file_ending}"))
+            if probabilities:
+                read_probabilities(Path(f"{self.target}.npz"))
+        except UserError:
+            return False
+        return True
 
 
 def find_cases(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import write_json, write_whole
+from nnunetv2_levit.files import beside, check_writable, write_json, write_whole
 from nnunetv2_levit.inference.onnx_backend import OnnxBackend, require_onnx, to_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
 
@@ -31,7 +31,7 @@ class TrainedFold:
     preprocessed: Path | None  # where the cases that it was trained on lie, if they are here
 
 
-def load_fold(model: Path, fold: int | str, checkpoint: str) -> TrainedFold:
+def load_fold(model: Path, fold: int | str, checkpoint: str, *, trust_checkpoint: bool = False) -> TrainedFold:
     """The network of a trained model folder with the weights of one fold, through nnU-Net's own loading.
 
     Raises:
@@ -41,7 +41,7 @@ def load_fold(model: Path, fold: int | str, checkpoint: str) -> TrainedFold:
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
     set_up_process()
-    predictor = BatchedPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor = BatchedPredictor(device=torch.device("cpu"), allow_tqdm=False, trust_checkpoint=trust_checkpoint)
     predictor.initialize_from_trained_model_folder(str(model), (fold,), checkpoint)
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
     if len(configuration.patch_size) != 2:
@@ -103,7 +103,9 @@ def compare(network: nn.Module, model: bytes, images: Tensor) -> dict[str, float
     return {"max_abs_difference": difference, "max_abs_logit": largest}
 
 
-def export_model(*, model: Path, output: Path, fold: int | str, checkpoint: str) -> dict[str, Any]:
+def export_model(
+    *, model: Path, output: Path, fold: int | str, checkpoint: str, trust_checkpoint: bool = False
+) -> dict[str, Any]:
     """Write one fold of a trained model as ONNX, and beside it a JSON file of what it is; returns the latter.
 
     The file is checked against torch before it gets its name: on slices of the dataset where its preprocessed cases
@@ -112,7 +114,9 @@ def export_model(*, model: Path, output: Path, fold: int | str, checkpoint: str)
     require_onnx()
     if output.suffix != ".onnx":
         raise UserError(f"{output} does not end in .onnx: name the file to write with -o model.onnx")
-    trained = load_fold(model, fold, checkpoint)
+    for path in (output, *beside(output, ".json")):
+        check_writable(path)
+    trained = load_fold(model, fold, checkpoint, trust_checkpoint=trust_checkpoint)
     images = real_slices(trained)
     checked_on = "random images" if images is None else f"{len(images)} slices of the preprocessed dataset"
     if images is None:

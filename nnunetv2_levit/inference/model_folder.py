@@ -7,10 +7,13 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_levit import schemas
+from nnunetv2_levit.checkpoints import load_checkpoint
 from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
 from nnunetv2_levit.inference.case_files import Case, find_cases
+from nnunetv2_levit.inference.network_classes import check_network_classes
 
 
 def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
@@ -55,17 +58,54 @@ def cases_for(plans: PlansManager, dataset: dict[str, Any], source: Path, output
     )
 
 
-def check_model_folder(path: Path, folds: Sequence[int | str], checkpoint: str) -> ModelFolder:
-    """The model folder, with the checkpoint of every fold in place.
+def check_checkpoint_name(checkpoint: str) -> None:
+    """Raise a UserError where the name would lead out of a fold's folder."""
+    if Path(checkpoint).name != checkpoint or "\\" in checkpoint:
+        raise UserError(f"{checkpoint!r} is not the name of a file in a fold's folder: give -chk without any folder")
+
+
+def _check_same_network(path: Path, folds: Sequence[int | str], checkpoint: str) -> None:
+    """Raise a UserError unless the folds' checkpoints are whole, safe to load, and of one network."""
+    first: dict[str, Any] | None = None
+    for fold in folds:
+        content = load_checkpoint(path / f"fold_{fold}" / checkpoint, mmap=True)
+        described = {
+            "trainer": content["trainer_name"],
+            "configuration": content["init_args"]["configuration"],
+            "weights": {name: tuple(value.shape) for name, value in content["network_weights"].items()},
+        }
+        first = first or described
+        for what, value in described.items():
+            if value != first[what]:
+                values = "" if what == "weights" else f" ({first[what]} and {value})"
+                raise UserError(
+                    f"{path}: the folds {folds[0]} and {fold} are not of the same network, their {checkpoint} "
+                    f"differ in the {what}{values}: predict with each alone (-f)"
+                )
+
+
+def check_model_folder(
+    path: Path, folds: Sequence[int | str], checkpoint: str, *, trust_checkpoint: bool = False
+) -> ModelFolder:
+    """The model folder, with the checkpoint of every fold in place, whole and safe to load.
+
+    With ``trust_checkpoint`` the checkpoints are not opened here and the plans may name any code.
 
     Raises:
-        UserError: something is missing; the sentence says what, and which folds are there.
+        UserError: something is missing, broken or foreign; the sentence says what, and which folds are there.
     """
     if not path.is_dir():
-        raise UserError(f"there is no model folder {path}")
+        raise UserError(
+            f"{path} is not a model folder, but a file" if path.exists() else f"there is no model folder {path}"
+        )
+    check_checkpoint_name(checkpoint)
+    if len(set(folds)) != len(folds):
+        raise UserError(f"a fold is named twice in {', '.join(map(str, folds))}: give each once (-f)")
+    kinds = {"plans.json": schemas.PLANS_OF_MODEL, "dataset.json": schemas.DATASET_WITH_IMAGES}
     plans, dataset = (
-        read_json(path / name, what="part of a trained nnU-Net model") for name in ("plans.json", "dataset.json")
+        read_json(path / name, what="part of a trained nnU-Net model", schema=kind) for name, kind in kinds.items()
     )
+    schemas.check_inheritance(plans, path=path / "plans.json")
     missing = [fold for fold in folds if not (path / f"fold_{fold}" / checkpoint).is_file()]
     if missing:
         trained = sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{checkpoint}"))
@@ -76,4 +116,7 @@ def check_model_folder(path: Path, folds: Sequence[int | str], checkpoint: str) 
         raise UserError(
             f"{path} has no {checkpoint} for fold{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}: {advice}"
         )
+    if not trust_checkpoint:
+        check_network_classes(plans, path / "plans.json")
+        _check_same_network(path, folds, checkpoint)
     return ModelFolder(path, tuple(folds), checkpoint, plans, dataset)

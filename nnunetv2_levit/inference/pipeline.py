@@ -16,8 +16,8 @@ import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from tqdm import tqdm
 
-from nnunetv2_levit.dataset_conversion.nifti import check_complete
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.image_files import read_images
 from nnunetv2_levit.inference.case_files import Case
 
 AHEAD = 2  # results that may wait beyond one for each worker, as in nnU-Net
@@ -45,13 +45,19 @@ class Preparation:
     verbose: bool = False
 
     def preprocess(self, case: Case) -> tuple[np.ndarray, dict]:
-        """Preprocessed image (C, D, H, W) in fp32, and what nnU-Net needs to undo the preprocessing."""
-        for path in case.channels:
-            check_complete(path)
+        """Preprocessed image (C, D, H, W) in fp32, and what nnU-Net needs to undo the preprocessing.
+
+        Raises:
+            UserError: a file that is not whole or can't be read, or NaN or infinite voxels.
+        """
+        image, properties = read_images(case.channels, self.plans_manager.image_reader_writer_class())
+        if len(properties.get("sitk_stuff", {}).get("spacing", ())) > 3:
+            raise UserError(f"{case.channels[0]} has 4 dimensions: store each channel as a file of 3 dimensions")
         preprocessor = self.configuration_manager.preprocessor_class(verbose=self.verbose)
-        data, _, properties = preprocessor.run_case(
-            [str(path) for path in case.channels],
+        data, _, properties = preprocessor.run_case_npy(
+            image,
             None,
+            properties,
             self.plans_manager,
             self.configuration_manager,
             self.dataset_json,

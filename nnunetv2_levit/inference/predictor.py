@@ -36,12 +36,19 @@ class BatchedPredictor(nnUNetPredictor):
         backend: "torch", or "onnx" for ONNX Runtime on the CPU.
         backends: one for each fold; made by `make_backend` at the first prediction unless set by the caller.
         runner: holds the batch size; give it one for a fixed size.
+        trust_checkpoint: load checkpoints and plans that may run code (see `checkpoints` and `network_classes`).
     """
 
     def __init__(
-        self, *args: Any, accumulator: torch.dtype = torch.half, backend: str = "torch", **kwargs: Any
+        self,
+        *args: Any,
+        accumulator: torch.dtype = torch.half,
+        backend: str = "torch",
+        trust_checkpoint: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.trust_checkpoint = trust_checkpoint
         self.accumulator, self.backend = accumulator, backend
         self.backends: list[Backend] | None = None
         self.runner = BatchRunner(self.device)
@@ -55,12 +62,15 @@ class BatchedPredictor(nnUNetPredictor):
         """As nnU-Net's.
 
         Raises:
-            UserError: a missing file, an unreadable checkpoint, an unknown trainer, or weights that don't fit.
+            UserError: a missing file, a checkpoint that is unreadable or may run code, an unknown trainer, or weights
+                that don't fit.
         """
         if use_folds is None:
             use_folds = self.auto_detect_available_folds(model_training_output_dir, checkpoint_name)
         folds = [use_folds] if isinstance(use_folds, str) else list(use_folds)
-        check_model_folder(Path(model_training_output_dir), folds, checkpoint_name)
+        check_model_folder(
+            Path(model_training_output_dir), folds, checkpoint_name, trust_checkpoint=self.trust_checkpoint
+        )
         try:
             super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
         except UserError:

@@ -5,16 +5,15 @@ loader offers no hook, so it is wrapped in place: networks that can adapt a stat
 go to nnU-Net's own function.
 """
 
-import pickle
 from typing import Any
 
 import nnunetv2.run.run_training as nnunet_run_training
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_levit.checkpoints import check_checkpoint, load_checkpoint, trusted_by_environment
 from nnunetv2_levit.errors import UserError, exit_on_user_error
 
 SEGMENTATION_HEADS = ".seg_layers."
@@ -31,18 +30,20 @@ def unwrapped(network: nn.Module) -> nn.Module:
 def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = False) -> None:
     """Same call as nnU-Net's: everything but the segmentation heads, bias tables resized to the patch size."""
     module: Any = unwrapped(network)
+    trust = trusted_by_environment()
     if not hasattr(module, "adapt_state_dict"):
+        with exit_on_user_error():
+            check_checkpoint(fname, trust=trust, keys=("network_weights",))
         _nnunet_load_pretrained_weights(network, fname, verbose)
         return
     with exit_on_user_error():
+        checkpoint = load_checkpoint(fname, trust=trust)
         try:
-            # nnU-Net's checkpoints hold plans and numpy scalars beside the tensors
-            checkpoint = torch.load(fname, map_location="cpu", weights_only=False)
             arguments = checkpoint["init_args"]
             configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"])
             state = module.adapt_state_dict(checkpoint["network_weights"], image_size=tuple(configuration.patch_size))
-        except (OSError, EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-            raise UserError(f"{fname} is not a readable nnU-Net checkpoint of a 2D network ({error!r})") from error
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(f"{fname} is not an nnU-Net checkpoint of a 2D network ({error!r})") from error
         merged = module.state_dict()
         for name, current in merged.items():
             if SEGMENTATION_HEADS in name:

@@ -36,6 +36,8 @@ class Family:
         network_options: keywords of the network that hold unless an option says otherwise.
         pretrained_tags: from the size to the weights that the option ``pretrained`` asks for.
         sizes_by_blocks: from a number of transformer blocks to the size that has it, where sizes differ by that alone.
+        blocks: from the size to its number of transformer blocks (the largest of its stages, if it has stages).
+        network_defaults: what the network takes where no option says otherwise, of keywords that options set.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Family:
     network_options: dict[str, Any] = field(default_factory=dict)
     pretrained_tags: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     sizes_by_blocks: dict[int, str] = field(default_factory=dict)
+    blocks: dict[str, int] = field(default_factory=dict)
+    network_defaults: dict[str, Any] = field(default_factory=dict)
     base: type[HybridTrainer] = HybridTrainer
 
 

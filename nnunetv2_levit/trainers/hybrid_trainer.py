@@ -13,15 +13,39 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 from torch import nn
 
+from nnunetv2_levit.checkpoints import RESUMABLE, check_checkpoint, load_checkpoint, trusted_by_environment
 from nnunetv2_levit.errors import EXIT_CODE, UserError, exit_on_user_error
+from nnunetv2_levit.files import write_json
 from nnunetv2_levit.network_architectures import create
 from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
 from nnunetv2_levit.trainers.checkpoint_transfer import accept_checkpoints_of_other_patch_sizes, unwrapped
 from nnunetv2_levit.trainers.multi_scale import rescaled
 from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule
+
+
+def newest_checkpoint(path: Path, *, trust: bool) -> Path:
+    """The checkpoint to resume from where nnU-Net chose ``path``: the best one if it is newer than the latest one.
+
+    Raises:
+        UserError: a training can't be resumed from the chosen file (see `check_checkpoint`).
+    """
+    best = path.with_name("checkpoint_best.pth")
+    later = (
+        path.name == "checkpoint_latest.pth" and best.is_file() and best.stat().st_mtime_ns > path.stat().st_mtime_ns
+    )
+    if not later or trust:  # a trusted file may run code, so it is opened once
+        check_checkpoint(path, trust=trust, keys=RESUMABLE)
+        return path
+    epochs = [load_checkpoint(file, keys=RESUMABLE, mmap=True)["current_epoch"] for file in (path, best)]
+    return best if epochs[1] >= epochs[0] else path
+
+
+PARTIAL = ".partial"
+"""What the name of a checkpoint ends in while it is being written."""
 
 
 class HybridTrainer(nnUNetTrainer):
@@ -55,6 +79,8 @@ class HybridTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ) -> None:
+        with exit_on_user_error():
+            self.check_name()
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.initial_lr = self.recipe.learning_rate
         self.weight_decay = self.recipe.weight_decay
@@ -66,6 +92,10 @@ class HybridTrainer(nnUNetTrainer):
         self._iteration = 0
         self._weights_come_from_checkpoint = False
         accept_checkpoints_of_other_patch_sizes()
+
+    @staticmethod
+    def check_name() -> None:
+        """Raise a UserError where this is a second name of a training (`naming` overrides it)."""
 
     @classmethod
     def build_network_architecture(  # the signature is nnU-Net's
@@ -175,6 +205,20 @@ class HybridTrainer(nnUNetTrainer):
 
     # training ---------------------------------------------------------------------------------------------------------
 
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's split; where there is none yet it is written whole or not at all, as a kill would else break it."""
+        splits = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+        if self.fold != "all" and not splits.is_file():
+            cases = sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
+            write_json(splits, generate_crossval_split(cases, seed=12345, n_splits=5), indent=4)
+        return super().do_split()
+
+    def on_train_start(self) -> None:
+        if self.local_rank == 0:
+            for left_over in Path(self.output_folder).glob(f"checkpoint_*{PARTIAL}"):  # by a killed process
+                left_over.unlink()
+        super().on_train_start()
+
     def on_train_epoch_start(self) -> None:
         self._iteration = 0
         super().on_train_epoch_start()
@@ -237,10 +281,24 @@ class HybridTrainer(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)  # writes nothing, and says so
             return
-        partial = f"{filename}.partial"
+        partial = f"{filename}{PARTIAL}"
         super().save_checkpoint(partial)
         os.replace(partial, filename)  # noqa: PTH105
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        self._weights_come_from_checkpoint = True
-        super().load_checkpoint(filename_or_checkpoint)
+        """As nnU-Net's, for a file that runs no code unless it is trusted (see `checkpoints`).
+
+        nnU-Net's ``--c`` takes the latest checkpoint, written every 50 epochs, though the best one may be newer.
+        """
+        with exit_on_user_error():
+            path = newest_checkpoint(Path(filename_or_checkpoint), trust=trusted_by_environment())
+            self._weights_come_from_checkpoint = True
+            if not self.was_initialized:
+                self.initialize()
+            self.print_to_log_file(f"Loading {path}")
+            try:
+                super().load_checkpoint(str(path))
+            except (RuntimeError, ValueError, KeyError) as error:  # weights or optimizer state of another network
+                raise UserError(
+                    f"{path} does not fit {type(self).__name__}: {str(error).splitlines()[-1].strip()}"
+                ) from error

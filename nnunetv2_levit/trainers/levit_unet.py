@@ -1,5 +1,7 @@
 """The LeViT-UNet family of trainers."""
 
+from typing import Any
+
 from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS
 from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
@@ -20,6 +22,14 @@ PAPER_RECIPE = Recipe(
     rotation_degrees=(-20.0, 20.0),  # the paper gives no range; this is TransUNet's, whose protocol it follows
 )
 
+SKIPS = 4  # the network's own
+
+
+def _skips_of_conv(_: str, options: frozenset[str]) -> dict[str, Any]:
+    """Without a transformer c4 is the decoder's only input and stays: three skips are all of them."""
+    return {"network_options": {"skips": SKIPS}} if "conv" in options else {}
+
+
 OPTIONS = (
     BLOCKS_PER_STAGE,
     Option(
@@ -34,10 +44,16 @@ OPTIONS = (
             f"{n} skip connections (Table 4)",
             network_options={"skips": n},
             excludes=tuple(f"skips{m}" for m in range(5) if m != n),
+            resolve=_skips_of_conv if n == SKIPS - 1 else None,
         )
         for n in range(5)
     ),
-    Option("identity", "every attention replaced by the identity", network_options={"identity_attention": True}),
+    Option(
+        "identity",
+        "every attention replaced by the identity",
+        network_options={"identity_attention": True},
+        excludes=("conv",),
+    ),
     Option("ds", "deep supervision at 1/4 and 1/8 (not in the paper)", network_options={"auxiliary_heads": True}),
     Option("pretrained", "ImageNet encoder; stops where the weights can't be had", excludes=("identity",)),
     Option(
@@ -56,4 +72,6 @@ LEVIT_UNET = Family(
     recipe=Recipe(),
     options=OPTIONS,
     pretrained_tags={variant: values.timm_tag for variant, values in LEVIT_VARIANTS.items()},
+    blocks={variant: max(values.depths) for variant, values in LEVIT_VARIANTS.items()},
+    network_defaults={"skips": SKIPS},
 )

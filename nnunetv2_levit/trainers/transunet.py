@@ -72,6 +72,7 @@ def _family(
         options=options,
         pretrained_tags=dict.fromkeys(sizes, tag),
         sizes_by_blocks=SIZES_BY_BLOCKS,
+        blocks={size: blocks for blocks, size in SIZES_BY_BLOCKS.items()},
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.unet2022 import BLOCKS_PER_STAGE as DEPTH
 from nnunetv2_levit.network_architectures.unet2022 import UNET2022_SIZES
 from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
@@ -83,4 +84,5 @@ UNET2022 = Family(
     options=OPTIONS,
     network_options={"auxiliary_heads": True},
     pretrained_tags={size: values.timm_tag for size, values in UNET2022_SIZES.items()},
+    blocks=dict.fromkeys(UNET2022_SIZES, DEPTH),
 )

@@ -15,7 +15,7 @@ from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers, pape
 from nnunetv2_levit.evaluation.qualitative import chosen_cases, error_map
 from nnunetv2_levit.evaluation.speed_accuracy import printed_points
 from nnunetv2_levit.evaluation.tables import write_evaluation
-from tests.conftest import SHARED
+from tests.conftest import SHARED, reference_or_skip
 from tests.evaluation.test_evaluate import fails, run
 
 TABLES = [(paper["paper"], table) for paper in papers() for table in paper["tables"]]
@@ -42,9 +42,7 @@ def results(folders):
 
 @each_table
 def test_every_printed_number_is_in_the_paper(paper, table):
-    text = SHARED / "papers" / TEXTS[paper]
-    if not text.is_file():
-        pytest.skip(f"the papers' texts are not at {text.parent}")
+    text = reference_or_skip(SHARED / "papers", "the papers' texts") / TEXTS[paper]
     first, last = table["text_lines"]
     printed = re.sub(r"<[^>]+>|\$|\\times", " ", "\n".join(text.read_text().split("\n")[first - 1 : last]))
     numbers = {float(n.replace(",", ".")) for n in re.findall(r"\d+(?:[.,]\d+)?", printed)}
