@@ -1,5 +1,6 @@
 """Synapse, the BTCV abdominal CT (Landman et al. 2015), as released or in TransUNet's preprocessed form."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -134,6 +135,8 @@ def _plan_transunet(request: Request) -> Plan:
             )
         paths = tuple(files[i] for i in sorted(files))
         volume = paths[0].name.endswith(".h5")
+        if volume and importlib.util.find_spec("h5py") is None:
+            raise UserError(f"{paths[0]} needs h5py, not installed here: pip install 'nnunetv2_levit[synapse-h5]'")
         test = volume and request.test_split == "transunet"
         cases.append(RawCase(_identifier(number), paths, paths[0], patient=_identifier(number), test=test))
     notes = []

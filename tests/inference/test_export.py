@@ -18,7 +18,7 @@ from tests.inference.model_folders import write_case, write_model_folder
 from tests.network_architectures.test_contract import build, randomise
 
 
-# docs/experiments/export_all.py does all
+# docs/lab/experiments/export_all.py does all
 @pytest.mark.parametrize("name", [family.smallest[0] for family in FAMILIES])
 def test_one_network_of_each_family_is_the_same_in_onnx_runtime(name):
     network = randomise(build(name, image_size=(32, 48))).eval()

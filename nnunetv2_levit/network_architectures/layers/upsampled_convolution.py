@@ -113,7 +113,7 @@ def pack_weight(weight: Tensor) -> Tensor:
 def _mix(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """A 1x1 convolution (B, C, h, w) -> (B, h, w, N), N outermost in ``weight`` (N, C)."""
     if x.device.type == "cpu" and not _is_exporting():
-        # oneDNN's convolution is up to twice as fast as the matrix product there (docs/performance.md)
+        # oneDNN's convolution is up to twice as fast as the matrix product there (docs/lab/speed.md)
         x = x.contiguous(memory_format=torch.channels_last)
         return F.conv2d(x, weight[:, :, None, None], bias).permute(0, 2, 3, 1).contiguous()
     return F.linear(x.permute(0, 2, 3, 1), weight, bias)
@@ -166,7 +166,7 @@ def _multiply_adds(source: Source, out_channels: int) -> tuple[int, int, int]:
     return height * width * mixing, h * w * mixing, contractions
 
 
-# By how much a multiply-add of the contractions costs more than one of a convolution; see docs/performance.md for how
+# By how much a multiply-add of the contractions costs more than one of a convolution; see docs/lab/speed.md for how
 # it was measured on a CPU. On CUDA both are matrix products and the contractions move more memory: not measured yet.
 CONTRACTION_COST = {"cpu": 3.0, "cuda": 3.0}
 

@@ -72,7 +72,7 @@ class UNet2022(SegmentationNetwork):
         attention, convolution: False leaves out the self-attention or the depth-wise convolution of the second part of
             each PI block (Table 6).
         layer_scale: initial gamma of each block's first part; 1e-6 starts every first part at nearly nothing
-            (docs/unet2022.md compares).
+            (docs/lab/unet2022_layer_scale.md compares).
         blocks: blocks of each stage; None takes the paper's three.
         drop_path: highest probability of dropping the last residual branch; it rises linearly from 0 over the encoder's
             blocks, and again over the decoder's in the order in which they run.
