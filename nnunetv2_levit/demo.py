@@ -19,9 +19,9 @@ from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion import acdc
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converter import Request, checked_plan
-from nnunetv2_levit.environment import VARIABLE, with_plugin
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
+from nnunetv2_levit.nnunet.environment import VARIABLE, with_plugin
 
 DATASET_ID = 27
 PASS_MARK = 0.7

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_levit.configurations import add_configuration
 from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converter import Request, convert
-from nnunetv2_levit.environment import VARIABLE, plugin_folder
+from nnunetv2_levit.nnunet.configurations import add_configuration
+from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from nnunetv2_levit import cli
-from nnunetv2_levit.environment import VARIABLE, plugin_folder, with_plugin
+from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder, with_plugin
 
 
 def run(capsys, *arguments):

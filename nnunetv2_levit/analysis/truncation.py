@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.benchmark.timing import interleaved
-from nnunetv2_levit.checkpoints import load_checkpoint
-from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import check_writable, replaced_at_the_end, write_json
-from nnunetv2_levit.inference.model_folder import check_checkpoint_name, check_model_folder
 from nnunetv2_levit.inference.pipeline import one_line
+from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
+from nnunetv2_levit.nnunet.environment import set_up_process
+from nnunetv2_levit.nnunet.model_folder import check_checkpoint_name, check_model_folder
 
 REPORT = "truncation.json"
 ADVICE = "remove it or choose another folder"

@@ -25,8 +25,8 @@ from nnunetv2_levit.dataset_conversion.splits import (
     group_counts,
     proportional_split,
 )
-from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.environment import nnunet_folder
 
 Shares = dict[str, float]
 # voxel sizes of clinical CT and MRI lie between 0.1 and 20 mm

@@ -10,11 +10,11 @@ import numpy as np
 from tqdm import tqdm
 
 from nnunetv2_levit import schemas
-from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.label_files import structures_of
 from nnunetv2_levit.files import check_writable, read_json, write_json, write_text, write_whole, written_together
 from nnunetv2_levit.image_files import check_image_file, differing_geometry, read_images, read_label_file
+from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.plain_text import figure_label, markdown_table
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation

@@ -30,9 +30,9 @@ from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume, write_array, wr
 from nnunetv2_levit.dataset_conversion.readers import read_volumes
 from nnunetv2_levit.dataset_conversion.source_files import check_cases
 from nnunetv2_levit.dataset_conversion.splits import Fold
-from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json, replaced_at_the_end, write_json
+from nnunetv2_levit.nnunet.environment import nnunet_folder
 
 MAX_NAME_LENGTH = 100
 

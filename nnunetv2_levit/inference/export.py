@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import beside, check_writable, write_json, write_whole
 from nnunetv2_levit.inference.onnx_backend import OnnxBackend, require_onnx, to_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
+from nnunetv2_levit.nnunet.environment import set_up_process
 
 TOLERANCE = 1e-4  # largest difference of a logit, relative to the largest logit where that exceeds 1
 CHECKED_CASES = 3

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.image_files import check_image_file
 from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
 from nnunetv2_levit.inference.case_files import Case
-from nnunetv2_levit.inference.model_folder import check_model_folder
 from nnunetv2_levit.inference.onnx_backend import require_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
+from nnunetv2_levit.nnunet.environment import set_up_process
+from nnunetv2_levit.nnunet.model_folder import check_model_folder
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from nnunetv2_levit.files import write_text
 from nnunetv2_levit.inference.backends import Backend, TorchBackend
 from nnunetv2_levit.inference.batching import BatchRunner, release_cached_memory
 from nnunetv2_levit.inference.case_files import Case, select
-from nnunetv2_levit.inference.model_folder import cases_for, check_model_folder
 from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
 from nnunetv2_levit.inference.pipeline import Preparation, one_line, pipeline
 from nnunetv2_levit.inference.sliding_window import SlidingWindow
+from nnunetv2_levit.nnunet.model_folder import cases_for, check_model_folder
 
 Folds = Sequence[int | str]
 

@@ -16,12 +16,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from torch import nn
 
-from nnunetv2_levit.checkpoints import RESUMABLE, check_checkpoint, load_checkpoint, trusted_by_environment
 from nnunetv2_levit.errors import EXIT_CODE, UserError, exit_on_user_error
 from nnunetv2_levit.files import write_json
 from nnunetv2_levit.network_architectures import create
+from nnunetv2_levit.nnunet.checkpoints import RESUMABLE, check_checkpoint, load_checkpoint, trusted_by_environment
+from nnunetv2_levit.nnunet.pretrained_weights import accept_checkpoints_of_other_patch_sizes, unwrapped
 from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
-from nnunetv2_levit.trainers.checkpoint_transfer import accept_checkpoints_of_other_patch_sizes, unwrapped
 from nnunetv2_levit.trainers.multi_scale import rescaled
 from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule

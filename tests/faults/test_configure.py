@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_levit.configurations import MAX_BATCH_SIZE, MAX_NAME_LENGTH, NNUNET_CONFIGURATIONS, add_configuration
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.configurations import (
+    MAX_BATCH_SIZE,
+    MAX_NAME_LENGTH,
+    NNUNET_CONFIGURATIONS,
+    add_configuration,
+)
 from tests.support.faults import assert_refused, run, snapshot
 
 STRIDES = [[1, 1], [2, 2], [2, 2]]

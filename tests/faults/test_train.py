@@ -9,10 +9,10 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_levit.checkpoints import TRUST_VARIABLE
-from nnunetv2_levit.environment import VARIABLE, plugin_folder
+from nnunetv2_levit.nnunet.checkpoints import TRUST_VARIABLE
+from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
+from nnunetv2_levit.nnunet.pretrained_weights import load_pretrained_weights
 from nnunetv2_levit.trainers import trainer_class
-from nnunetv2_levit.trainers.checkpoint_transfer import load_pretrained_weights
 from tests.inference.model_folders import write_model_folder
 from tests.support.faults import assert_refused, run, snapshot
 from tests.support.hostile_checkpoints import CreatesFile, genuine, poison
@@ -109,10 +109,10 @@ def _file(name):
 DATA = {
     "no preprocessed folder": (lambda root: (root / "preprocessed").rename(root / "moved"), "no dataset"),
     "no preprocessed cases": (lambda root: _file("test")(root).rename(root / "moved"), "no preprocessed cases"),
-    "plans cut short": (lambda root: _file("nnUNetPlans.json")(root).write_text('{"plans'), "can't be read"),
+    "plans cut short": (lambda root: _file("nnUNetPlans.json")(root).write_text('{"plans'), "is not a plans file"),
     "plans that are a list": (lambda root: _file("nnUNetPlans.json")(root).write_text("[]"), "not a plans file"),
     "no description": (lambda root: _file("dataset.json")(root).unlink(), "dataset.json does not exist"),
-    "splits cut short": (lambda root: _file("splits_final.json")(root).write_text('[{"train'), "can't be read"),
+    "splits cut short": (lambda root: _file("splits_final.json")(root).write_text('[{"train'), "is not a plans file"),
     "no splits": (lambda root: _file("splits_final.json")(root).write_text("{}"), "no list of folds"),
     "too few cases": (lambda root: [_file(f"test/{case}.b2nd")(root).unlink() for case in "abcd"], "too few"),
 }

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_levit.analysis import truncation
-from nnunetv2_levit.environment import VARIABLE, plugin_folder
+from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 from tests.inference.model_folders import write_model_folder
 from tests.support.faults import assert_refused, run, snapshot
 from tests.support.hostile_checkpoints import poison

@@ -9,8 +9,8 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.inference.predictor import BatchedPredictor
+from nnunetv2_levit.nnunet.environment import set_up_process
 from tests.conftest import SHARED, is_there
 from tests.inference.model_folders import REGIONS, write_case, write_model_folder
 

@@ -13,7 +13,7 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.run.run_training import run_training_entry
 
-from nnunetv2_levit.environment import VARIABLE, plugin_folder
+from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 from tests.conftest import DATASET_ID, run_program
 
 TRAINER = "LeViTUNetTrainer_128s_3iterations_2epochs"

@@ -23,11 +23,11 @@ from types import SimpleNamespace
 import torch
 from tqdm import tqdm
 
-from nnunetv2_levit.checkpoints import RESUMABLE, load_checkpoint
-from nnunetv2_levit.configurations import add_configuration
 from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converter import Request, convert
+from nnunetv2_levit.nnunet.checkpoints import RESUMABLE, load_checkpoint
+from nnunetv2_levit.nnunet.configurations import add_configuration
 
 DATASET_ID, CONFIGURATION, EPOCHS = 27, "2d_p48x40", 6
 TRAINER = "KilledTrainer"

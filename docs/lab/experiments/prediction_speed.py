@@ -27,8 +27,8 @@ from tqdm import tqdm
 
 from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.converter import Request, convert
-from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.inference.batching import BatchRunner, keep_freed_memory
+from nnunetv2_levit.nnunet.environment import set_up_process
 
 DATASET = 27
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_levit.commands import AddCommand
-from nnunetv2_levit.commands.prediction import add_trust_flag, fold
+from nnunetv2_levit.cli.prediction import add_trust_flag, fold
+from nnunetv2_levit.cli.registration import AddCommand
 
 
 def _export(arguments: argparse.Namespace) -> None:

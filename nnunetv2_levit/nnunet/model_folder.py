@@ -8,12 +8,12 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_levit import schemas
-from nnunetv2_levit.checkpoints import load_checkpoint
-from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
 from nnunetv2_levit.inference.case_files import Case, find_cases
-from nnunetv2_levit.inference.network_classes import check_network_classes
+from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
+from nnunetv2_levit.nnunet.environment import dataset_folder
+from nnunetv2_levit.nnunet.network_classes import check_network_classes
 
 
 def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuration: str) -> Path:

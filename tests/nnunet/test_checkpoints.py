@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2_levit.checkpoints import RESUMABLE, TRUST_VARIABLE, check_checkpoint, load_checkpoint
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.inference.network_classes import check_network_classes
+from nnunetv2_levit.nnunet.checkpoints import RESUMABLE, TRUST_VARIABLE, check_checkpoint, load_checkpoint
+from nnunetv2_levit.nnunet.network_classes import check_network_classes
 from tests.support.hostile_checkpoints import CreatesFile, as_numpy_1_wrote, genuine
 
 

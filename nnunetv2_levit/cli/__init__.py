@@ -1,11 +1,11 @@
-"""The command ``nnunetv2_levit``. Its subcommands are in `commands`."""
+"""The command ``nnunetv2_levit``; its subcommands are in the modules of this folder."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
 import nnunetv2_levit
-from nnunetv2_levit.commands import datasets, demo, evaluation, models, networks, nnunet, prediction
+from nnunetv2_levit.cli import datasets, demo, evaluation, models, networks, nnunet, prediction
 from nnunetv2_levit.errors import exit_on_user_error
 
 GROUPS = (nnunet, datasets, networks, models, prediction, evaluation, demo)
@@ -20,11 +20,11 @@ PASSED_THROUGH = {
 def _run_nnunet(command: str, arguments: Sequence[str]) -> None:
     from importlib.metadata import entry_points
 
-    from nnunetv2_levit.environment import set_up_process
+    from nnunetv2_levit.nnunet.environment import set_up_process
 
     set_up_process()
     if command == "train":
-        from nnunetv2_levit.commands.train import checked_arguments
+        from nnunetv2_levit.cli.train import checked_arguments
 
         arguments = checked_arguments(arguments)
     (entry,) = entry_points(group="console_scripts", name=PASSED_THROUGH[command])

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_levit import schemas
-from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json, write_json
 from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE
+from nnunetv2_levit.nnunet.environment import dataset_folder
 
 NNUNET_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 ADDED_KEYS = {"inherits_from", "patch_size", "batch_size"}

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from nnunetv2_levit.commands import AddCommand
+from nnunetv2_levit.cli.registration import AddCommand
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import check_writable
 
@@ -40,9 +40,9 @@ def _result(text: str) -> tuple[str, list[Path]]:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from nnunetv2_levit.environment import dataset_folder
     from nnunetv2_levit.evaluation.evaluate import Request, evaluate
     from nnunetv2_levit.evaluation.tables import evaluation_markdown, write_evaluation
+    from nnunetv2_levit.nnunet.environment import dataset_folder
 
     given = arguments.model or arguments.predictions
     if given is None:

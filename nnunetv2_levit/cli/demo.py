@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_levit.commands import AddCommand
+from nnunetv2_levit.cli.registration import AddCommand
 
 
 def _demo(arguments: argparse.Namespace) -> None:

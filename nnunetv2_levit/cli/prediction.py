@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from nnunetv2_levit.commands import AddCommand
+from nnunetv2_levit.cli.registration import AddCommand
 from nnunetv2_levit.errors import UserError
 
 SOME_CASES_FAILED = 1
@@ -35,7 +35,7 @@ def _workers(variable: str) -> int:
 
 
 def _model(arguments: argparse.Namespace) -> Path:
-    from nnunetv2_levit.inference.model_folder import trained_model_folder
+    from nnunetv2_levit.nnunet.model_folder import trained_model_folder
 
     if arguments.m is not None:
         if arguments.d is not None or arguments.c is not None:

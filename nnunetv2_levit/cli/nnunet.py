@@ -2,23 +2,23 @@
 
 import argparse
 
-from nnunetv2_levit.commands import AddCommand
+from nnunetv2_levit.cli.registration import AddCommand
 
 
 def _env(_: argparse.Namespace) -> None:
-    from nnunetv2_levit.environment import shell_lines
+    from nnunetv2_levit.nnunet.environment import shell_lines
 
     print(shell_lines())
 
 
 def _enable(_: argparse.Namespace) -> None:
-    from nnunetv2_levit.environment import enable
+    from nnunetv2_levit.nnunet.environment import enable
 
     print(f"nnU-Net now finds the trainers in this Python environment, through {enable()}")
 
 
 def _disable(_: argparse.Namespace) -> None:
-    from nnunetv2_levit.environment import disable
+    from nnunetv2_levit.nnunet.environment import disable
 
     print("disabled" if disable() else "there was nothing to disable")
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_levit.commands import AddCommand
+from nnunetv2_levit.cli.registration import AddCommand
 from nnunetv2_levit.errors import UserError
 
 
@@ -60,7 +60,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _configure(arguments: argparse.Namespace) -> None:
-    from nnunetv2_levit.configurations import add_configuration
+    from nnunetv2_levit.nnunet.configurations import add_configuration
 
     name, path, remark = add_configuration(
         dataset_id=arguments.dataset,

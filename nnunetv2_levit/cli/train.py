@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit.environment import dataset_folder, nnunet_folder
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
+from nnunetv2_levit.nnunet.environment import dataset_folder, nnunet_folder
 
 TRUST_FLAG = "--trust-checkpoint"
 FOLDS = 5  # that nnU-Net makes where there is no splits_final.json
@@ -164,7 +164,7 @@ def _check_fold(fold: str, data: _Data) -> None:
 
 def _check_checkpoints(arguments: argparse.Namespace, data: _Data, trainer: type) -> None:
     """Refuse what nnU-Net would load and what is missing, broken or may run code."""
-    from nnunetv2_levit.checkpoints import RESUMABLE, TRAINED, check_checkpoint, trusted_by_environment
+    from nnunetv2_levit.nnunet.checkpoints import RESUMABLE, TRAINED, check_checkpoint, trusted_by_environment
     from nnunetv2_levit.trainers import HybridTrainer
 
     trust = trusted_by_environment()
@@ -196,7 +196,7 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     """
     handed_on = [word for word in arguments if word != TRUST_FLAG]
     if len(handed_on) < len(arguments):
-        from nnunetv2_levit.checkpoints import trust_this_process
+        from nnunetv2_levit.nnunet.checkpoints import trust_this_process
 
         trust_this_process()
     if {"-h", "--help"} & set(handed_on):

@@ -13,8 +13,8 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_levit.checkpoints import check_checkpoint, load_checkpoint, trusted_by_environment
 from nnunetv2_levit.errors import UserError, exit_on_user_error
+from nnunetv2_levit.nnunet.checkpoints import check_checkpoint, load_checkpoint, trusted_by_environment
 
 SEGMENTATION_HEADS = ".seg_layers."
 _nnunet_load_pretrained_weights = nnunet_run_training.load_pretrained_weights
