@@ -41,8 +41,9 @@ def _result(text: str) -> tuple[str, list[Path]]:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.evaluation.evaluate import Request, evaluate
-    from nnunetv2_levit.evaluation.tables import evaluation_markdown, write_evaluation
+    from nnunetv2_levit.evaluation.stored import write_evaluation
     from nnunetv2_levit.nnunet.environment import dataset_folder
+    from nnunetv2_levit.tables import evaluation_markdown
 
     given = arguments.model or arguments.predictions
     if given is None:
@@ -75,7 +76,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from nnunetv2_levit.evaluation.compare import compare, comparison_markdown, write_comparison
+    from nnunetv2_levit.evaluation.compare import compare, write_comparison
+    from nnunetv2_levit.tables import comparison_markdown
 
     check_writable(arguments.output, folder=True)
     result = compare([_result(text) for text in arguments.results])
@@ -108,9 +110,9 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _curves(arguments: argparse.Namespace) -> None:
-    from nnunetv2_levit.evaluation.training_curves import report
+    from nnunetv2_levit.evaluation.training_curves import write_curves
 
-    for run in report(arguments.folders, arguments.output):
+    for run in write_curves(arguments.folders, arguments.output):
         last = run["epochs"][-1]
         dice = ", ".join("-" if value is None else f"{value:.3f}" for value in last["pseudo_dice"])
         print(f"{run['run']}, {run['fold']}: {len(run['epochs'])} epochs, pseudo Dice {dice} in the last")

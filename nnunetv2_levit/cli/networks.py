@@ -21,8 +21,9 @@ def _patch(text: str) -> tuple[int, int]:
 def _benchmark(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.benchmark.measure import run
     from nnunetv2_levit.benchmark.networks import measurable
-    from nnunetv2_levit.benchmark.report import as_markdown, write_benchmark
+    from nnunetv2_levit.benchmark.results import write_benchmark
     from nnunetv2_levit.files import beside, check_writable
+    from nnunetv2_levit.tables import benchmark_markdown
 
     if arguments.output is not None:
         for path in (arguments.output, *beside(arguments.output, ".md", ".png")):
@@ -39,7 +40,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     )
     if arguments.output is not None:
         write_benchmark(result, arguments.output)
-    print(as_markdown(result))
+    print(benchmark_markdown(result))
 
 
 def register(command: AddCommand) -> None:

@@ -12,13 +12,13 @@ from tqdm import tqdm
 from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.label_files import structures_of
+from nnunetv2_levit.figures import draw_overview
 from nnunetv2_levit.files import check_writable, read_json, write_json, write_text, write_whole, written_together
 from nnunetv2_levit.image_files import check_image_file, differing_geometry, read_images, read_label_file
 from nnunetv2_levit.nnunet.environment import dataset_folder
-from nnunetv2_levit.plain_text import figure_label, markdown_table
+from nnunetv2_levit.tables import overview_markdown
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation
-COLUMNS = 10
 
 
 def _measure(
@@ -78,78 +78,13 @@ def mark_outliers(rows: list[dict[str, Any]], labels: dict[str, int]) -> None:
             volumes = np.array([row["labels"].get(str(value), np.nan) for row in rows])
             columns[f"{name} volume"] = np.log(volumes)
     for row in rows:
-        row["outliers"] = ["no label at all"] * (not row["labels"])
+        row["outliers"] = [] if row["labels"] else ["no label at all"]
     for name, values in columns.items():
         if np.isnan(values).all():
             continue
         for row, far in zip(rows, _outliers(values), strict=True):
             if far:
                 row["outliers"].append(name)
-
-
-def as_markdown(rows: list[dict[str, Any]], labels: dict[str, int]) -> str:
-    """The table; label volumes in ml, or pixels for pictures."""
-    names = [name for name, value in labels.items() if value]
-    unit = rows[0]["label_unit"]
-    head = [
-        "case",
-        "shape",
-        "spacing (mm)",
-        "intensity 1 / 50 / 99 %",
-        *(f"{name} ({unit})" for name in names),
-        "outliers",
-    ]
-    lines = []
-    for row in rows:
-        cells = [
-            row["case"],
-            "×".join(map(str, row["shape"])),
-            " × ".join(f"{v:.3g}" for v in row["spacing_mm"]),
-            " / ".join(f"{v:.4g}" for v in row["intensity_1_50_99"]),
-            *(f"{row['labels'].get(str(labels[name]), 0):.4g}" for name in names),
-            ", ".join(row["outliers"]),
-        ]
-        lines.append(cells)
-    return markdown_table(head, lines)
-
-
-def _draw(pictures: list[tuple[dict[str, Any], np.ndarray, np.ndarray]], labels: dict[str, int], target: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    columns = min(COLUMNS, len(pictures))
-    rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 1.75 * rows + 0.5), squeeze=False)
-    colours = plt.get_cmap("tab10" if max(labels.values()) <= 10 else "tab20")
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-        axis.axis("off")
-    for axis, (facts, image, mask) in zip(axes.flat, pictures, strict=False):
-        axis.axis("on")
-        if image.ndim == 3:
-            axis.imshow(image / max(1.0, image.max()))
-        else:
-            low, high = np.percentile(image, (1, 99.5))
-            aspect = facts["spacing_mm"][1] / facts["spacing_mm"][2]
-            axis.imshow(image, cmap="gray", vmin=low, vmax=high, aspect=aspect)
-        for value in np.unique(mask[mask > 0]).astype(int):
-            axis.contour(mask == value, levels=[0.5], colors=[colours((value - 1) % colours.N)], linewidths=0.8)
-        colour = "red" if facts["outliers"] else "black"
-        axis.set_title(figure_label(facts["case"]), fontsize=5, color=colour, pad=2)
-        for spine in axis.spines.values():
-            spine.set(color=colour, linewidth=2 if facts["outliers"] else 0.5)
-    handles = [
-        plt.Line2D([], [], color=colours((v - 1) % colours.N), label=figure_label(name))
-        for name, v in labels.items()
-        if v
-    ]
-    figure.legend(handles=handles, loc="lower center", ncol=min(8, len(handles)), fontsize=7, frameon=False)
-    figure.tight_layout(rect=(0, 0.35 / (1.75 * rows + 0.5), 1, 1), pad=0.3)
-    figure.savefig(target, dpi=100)
-    plt.close(figure)
 
 
 def _files(dataset: Path, description: dict[str, Any]) -> tuple[Any, dict[str, dict[str, Any]]]:
@@ -209,6 +144,6 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
     mark_outliers(rows, labels)
     with written_together(target) as partial:
         write_json(partial / "overview.json", {"dataset": dataset.name, "cases": rows})
-        write_text(partial / "overview.md", as_markdown(rows, labels))
-        write_whole(partial / "overview.png", lambda path: _draw(pictures, labels, path))
+        write_text(partial / "overview.md", overview_markdown(rows, labels))
+        write_whole(partial / "overview.png", lambda path: draw_overview(pictures, labels=labels, target=path))
     return target / "overview.png", rows

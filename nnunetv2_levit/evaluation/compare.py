@@ -8,14 +8,14 @@ import numpy as np
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.case_metrics import HIGHER_IS_BETTER, PERCENTAGES
 from nnunetv2_levit.evaluation.evaluate import load_evaluation
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, holm, paired_difference
-from nnunetv2_levit.evaluation.tables import heading, number
+from nnunetv2_levit.figures import draw_comparison
 from nnunetv2_levit.files import write_json, write_text, write_whole, written_together
-from nnunetv2_levit.plain_text import Markup, csv_table, markdown_table, markdown_text
+from nnunetv2_levit.tables import PERCENTAGES, comparison_csv, comparison_markdown, metric_heading
 
 METRICS = ("dice", "hd95", "asd", "nsd")
+DRAWN_METRICS = ("dice", "hd95")
 MEAN = "mean"
 
 
@@ -49,16 +49,16 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             f"the results pooled as {name} share some of their cases: pool seeds (all cases the same) or folds "
             "(no case the same)"
         )
-    values = {}
+    values: dict[str, dict[tuple[str, str], dict[str, float | None]]] = {}
     for metric in METRICS:
         merged: dict[tuple[str, str], dict[str, list[float | None]]] = {}
         for evaluation in evaluations:
-            for key, by_structure in _entry_values(evaluation, metric).items():
+            for patient_case, by_structure in _entry_values(evaluation, metric).items():
                 for structure, value in by_structure.items():
-                    merged.setdefault(key, {}).setdefault(structure, []).append(value)
+                    merged.setdefault(patient_case, {}).setdefault(structure, []).append(value)
         values[metric] = {
-            key: {structure: _mean(several) for structure, several in by_structure.items()}
-            for key, by_structure in merged.items()
+            patient_case: {structure: _mean(several) for structure, several in by_structure.items()}
+            for patient_case, by_structure in merged.items()
         }
     kind = "seeds" if overlap else "folds or parts"
     return {
@@ -186,73 +186,31 @@ def _difference(reference: dict[str, Any], other: dict[str, Any], metric: str, s
     }
 
 
-def comparison_markdown(result: dict[str, Any]) -> str:
-    """The table of all differences, best read from the last column."""
-    facts = (result["unit"], result["tolerance"], result["dimensions"])
-    rows = []
-    for row in result["comparisons"]:
-        percent = row["metric"] in PERCENTAGES
-        interval = "–"
-        if row["ci95"] is not None:
-            interval = Markup("[" + ", ".join(number(v, percent=percent, sign=True) for v in row["ci95"]) + "]")
-        missing = row["patients_without_a_pair"]
-        rows.append(
-            [
-                row["model"],
-                heading(row["metric"], *facts) + (" ↑" if HIGHER_IS_BETTER[row["metric"]] else " ↓"),
-                row["structure"],
-                number(row["reference_mean"], percent=percent),
-                number(row["model_mean"], percent=percent),
-                number(row["mean"], percent=percent, sign=True),
-                interval,
-                _p(row["wilcoxon_p"]),
-                _p(row["holm_p"]),
-                f"{row['patients']}" + (f" ({len(missing)} without a value in both)" if missing else ""),
-            ]
-        )
-    head = ["model", "metric", "structure", result["reference"], "model's", "difference", "95 % interval", "p"]
-    models = "; ".join(
-        markdown_text(model["name"])
-        + (f" ({model['results']} {model['pooled_as']} pooled)" if model["pooled_as"] else "")
-        for model in result["models"]
-    )
-    reference = markdown_text(result["reference"])
-    return "\n".join(
-        [
-            f"# Compared with {reference}",
-            "",
-            f"Models: {models}. Differences are model minus {reference}, one value a patient (its cases "
-            f"averaged). Interval: {result['interval']}. p: {result['test']}; a dash where fewer than six patients "
-            "make a test pointless.",
-            "",
-            markdown_table([*head, "p (Holm)", "patients"], rows),
-        ]
-    )
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def comparison_csv(result: dict[str, Any]) -> str:
-    """One line a model, metric and structure; raw values."""
-    keys = ("model", "reference", "metric", "structure", "patients", "reference_mean", "model_mean", "mean", "median")
-    counts_and_tests = ("higher", "lower", "wilcoxon_p", "holm_p")
-    head = [*keys, "ci95_low", "ci95_high", *counts_and_tests, "patients_without_a_pair"]
-    rows = []
-    for row in result["comparisons"]:
-        low, high = row["ci95"] or (None, None)
-        cells = [*(row[key] for key in keys), low, high, *(row[key] for key in counts_and_tests)]
-        rows.append([*cells, " ".join(row["patients_without_a_pair"])])
-    return csv_table(head, rows)
-
-
 def write_comparison(result: dict[str, Any], folder: Path) -> None:
     """``comparison.json`` and, made from it, ``.md``, ``.csv`` and ``.png``: all four, or none."""
-    from nnunetv2_levit.evaluation.comparison_plot import draw_comparison
-
     with written_together(folder) as partial:
         write_json(partial / "comparison.json", result)
         write_text(partial / "comparison.md", comparison_markdown(result))
         write_text(partial / "comparison.csv", comparison_csv(result))
-        write_whole(partial / "comparison.png", lambda target: draw_comparison(result, target))
+        write_whole(partial / "comparison.png", lambda target: _draw(result, target))
+
+
+def _draw(result: dict[str, Any], target: Path) -> None:
+    """The values of the patients that every model has one of, for DSC and HD95."""
+    models = [model["name"] for model in result["models"]]
+    panels = {
+        metric_heading(metric, result): {
+            structure: _shared_values([result["patient_values"][name][metric][structure] for name in models], metric)
+            for structure in result["patient_values"][models[0]][metric]
+        }
+        for metric in DRAWN_METRICS
+    }
+    footnote = "a point is a patient; grey lines join the same patient's values"
+    draw_comparison(panels, models=models, footnote=footnote, target=target)
+
+
+def _shared_values(by_model: Sequence[dict[str, float]], metric: str) -> np.ndarray:
+    """Values (models, patients) of the patients that all models have, fractions as per cent."""
+    patients = sorted(set.intersection(*(set(values) for values in by_model)))
+    values = np.array([[values[patient] for patient in patients] for values in by_model], dtype=float)
+    return 100 * values if metric in PERCENTAGES else values

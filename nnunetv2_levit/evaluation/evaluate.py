@@ -16,6 +16,7 @@ from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, METRICS, structure_metrics
 from nnunetv2_levit.evaluation.label_files import (
+    LabelPair,
     Pair,
     dataset_description,
     label_files,
@@ -76,7 +77,12 @@ def _probabilities(pair: Pair, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _protocol_values(
-    pair: Pair, labels: Any, masks: dict[str, tuple], protocol: Protocol, channels: dict[str, int]
+    pair: Pair,
+    labels: LabelPair,
+    *,
+    masks: dict[str, tuple[np.ndarray, np.ndarray]],
+    protocol: Protocol,
+    channels: dict[str, int],
 ) -> dict[str, dict[str, float]]:
     probabilities = None
     if protocol.needs_probabilities or (protocol.name == "polyp" and any(pair.prediction.parent.glob("*.npz"))):
@@ -85,10 +91,11 @@ def _protocol_values(
             raise UserError(f"the probabilities of {pair.prediction} have {probabilities.shape[0]} classes, too few")
     if protocol.name in ("isic", "polyp", "unet2022-em") and labels.truth.ndim != 2:
         raise UserError(f"the protocol {protocol.name} is for single images, and {pair.truth} is a volume")
-    return {
-        name: protocol.measure(*masks[name], None if probabilities is None else probabilities[channels[name]])
-        for name in masks
-    }
+    values = {}
+    for name, (predicted, truth) in masks.items():
+        probability = None if probabilities is None else probabilities[channels[name]]
+        values[name] = protocol.measure(predicted, truth, probability)
+    return values
 
 
 def evaluate_case(
@@ -120,9 +127,11 @@ def evaluate_case(
         entry["presence"][name] = result.presence
         entry["metrics"][name] = result.values
     if protocol is not None:
-        # nnU-Net's channels: the labels themselves, or one a region without a background
-        channels = {name: index if regions else structures[name][0] for index, name in enumerate(structures)}
-        entry["protocol"] = _protocol_values(pair, labels, masks, PROTOCOLS[protocol], channels)
+        if regions:  # nnU-Net's channels: one a region without a background, or the labels themselves
+            channels = {name: index for index, name in enumerate(structures)}
+        else:
+            channels = {name: values[0] for name, values in structures.items()}
+        entry["protocol"] = _protocol_values(pair, labels, masks=masks, protocol=PROTOCOLS[protocol], channels=channels)
     return entry
 
 
@@ -134,7 +143,7 @@ def reader_of(description: dict[str, Any]) -> type:
 
 
 def evaluate(request: Request) -> dict[str, Any]:
-    """Evaluate all cases; returns the dictionary that `tables.write_evaluation` writes.
+    """Evaluate all cases; returns the dictionary that `stored.write_evaluation` writes.
 
     Raises:
         UserError: missing, extra, unreadable or misaligned files, unknown structures or protocol.

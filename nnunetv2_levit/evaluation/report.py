@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import nnunetv2_levit
-from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.compare import compare, comparison_markdown, write_comparison
+from nnunetv2_levit.evaluation.compare import compare, write_comparison
 from nnunetv2_levit.evaluation.evaluate import load_evaluation
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
-from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers_markdown, tables_of
-from nnunetv2_levit.evaluation.qualitative import draw_panel
-from nnunetv2_levit.evaluation.speed_accuracy import draw_speed_accuracy, printed_points
+from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, tables_of
+from nnunetv2_levit.evaluation.qualitative import case_rows, label_names
+from nnunetv2_levit.evaluation.speed_accuracy import load_benchmark, measured_points, printed_points
 from nnunetv2_levit.evaluation.stored import with_summaries
-from nnunetv2_levit.evaluation.tables import evaluation_markdown
-from nnunetv2_levit.evaluation.training_curves import report as write_curves
-from nnunetv2_levit.files import check_writable, read_json, write_json, write_text, write_whole, written_together
+from nnunetv2_levit.evaluation.training_curves import write_curves
+from nnunetv2_levit.figures import draw_cases, draw_speed_accuracy
+from nnunetv2_levit.files import check_writable, write_json, write_text, write_whole, written_together
 from nnunetv2_levit.plain_text import markdown_text
+from nnunetv2_levit.tables import comparison_markdown, evaluation_markdown, papers_markdown
 
 PAGE = "report.html"
 
@@ -45,65 +45,6 @@ class Request:
     paper_dataset: str | None = None
 
 
-def measured_points(
-    evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any], networks: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Points of speed and accuracy measured here, for the evaluations that ``networks`` gives a network of.
-
-    The speed is that of the batch at which plain inference (or the first mode measured) was fastest.
-
-    Raises:
-        UserError: a network that the benchmark has no row of, or a name that no evaluation has.
-    """
-    names = [evaluation["name"] for evaluation in evaluations]
-    for name in networks:
-        if name not in names:
-            raise UserError(f"--network names {name!r}, which is none of the results ({', '.join(names)})")
-    points = []
-    for evaluation in evaluations:
-        network = networks.get(evaluation["name"])
-        if network is None:
-            continue
-        mode = "inference" if "inference" in benchmark["modes"] else benchmark["modes"][0]
-        rows = [row for row in benchmark["rows"] if row["network"] == network and row["seconds_per_image"][mode]]
-        if not rows:
-            raise UserError(
-                f"the benchmark has no row of {network} in mode {mode}: measure it, or name another network"
-            )
-        if evaluation["mean"]["dice"]["mean"] is None:
-            raise UserError(f"{evaluation['name']} has no mean DSC to set against its speed: leave out its --network")
-        row = min(rows, key=lambda row: row["seconds_per_image"][mode])
-        points.append(
-            {
-                "name": evaluation["name"],
-                "images_per_second": 1 / row["seconds_per_image"][mode],
-                **{key: row[key] for key in ("network", "batch_size", "patch_size")},
-                "mode": mode,
-                "dsc": 100 * evaluation["mean"]["dice"]["mean"],
-                "parameters_m": row["parameters"] / 1e6,
-            }
-        )
-    return points
-
-
-def load_benchmark(path: Path) -> dict[str, Any]:
-    """A result of `nnunetv2_levit benchmark` from its JSON.
-
-    Raises:
-        UserError: there is none, or it is damaged; the sentence names file and place.
-    """
-    content = read_json(path, what="a result of `nnunetv2_levit benchmark`", schema=schemas.BENCHMARK)
-    for index, row in enumerate(content["rows"]):
-        seconds = row["seconds_per_image"]
-        missing = {mode for mode in content["modes"] if seconds.get(mode) is None}
-        if set(content["modes"]) - set(seconds) or ("not_measured" in row and missing != set(row["not_measured"])):
-            raise UserError(
-                f"{path}: rows/{index}/seconds_per_image does not have a time, or a reason in not_measured, for each "
-                f"mode ({', '.join(content['modes'])}): run `nnunetv2_levit benchmark` again"
-            )
-    return content
-
-
 def write_report(request: Request) -> Path:
     """Write ``report.html``, ``report.json`` and the tables and pictures within them, or nothing; returns the page.
 
@@ -127,16 +68,18 @@ def write_report(request: Request) -> Path:
 def _write(
     request: Request, evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any] | None, folder: Path
 ) -> None:
-    names = ", ".join(evaluation["name"] for evaluation in evaluations)
+    models = ", ".join(evaluation["name"] for evaluation in evaluations)
     dataset = request.paper_dataset or evaluations[0]["dataset"]
     if request.paper_dataset is not None and not tables_of(dataset):
         raise UserError(f"no transcribed paper has a table about {dataset}")
     content: dict[str, Any] = {
         "kind": "report",
         "made_by": f"nnunetv2_levit {nnunetv2_levit.__version__}",
-        "evaluations": [{key: value for key, value in e.items() if key != "cases"} for e in evaluations],
+        "evaluations": [
+            {key: value for key, value in evaluation.items() if key != "cases"} for evaluation in evaluations
+        ],
     }
-    title = f"{dataset or 'evaluation'}: {names}"
+    title = f"{dataset or 'evaluation'}: {models}"
     parts: list[str | Picture] = [f"# {markdown_text(title)}\n"]
 
     if len(evaluations) > 1:
@@ -155,9 +98,9 @@ def _write(
         parts.append(_lowered(text))
     if request.images is not None:
         panel = folder / "cases.png"
-        rows: dict[str, Any] = {}
-        write_whole(panel, lambda target: rows.update(draw_panel(evaluations, request.images, target)))
-        content["panel"] = rows
+        rows, names = case_rows(evaluations, request.images), label_names(evaluations[0])
+        write_whole(panel, lambda target: draw_cases(rows, names=names, target=target))
+        content["panel"] = {row.rank: {"case": row.case, "slice": row.place} for row in rows}
         caption = (
             f"Worst, median and best case by {evaluations[0]['name']}'s mean DSC (of the whole case, it stands above "
             "each model); cut to the structures."

@@ -1,4 +1,4 @@
-"""Evaluations read back from their JSON: whether they fit together, and what follows from their cases."""
+"""Evaluations as files: how they are written, whether one read back is whole, and what follows from its cases."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,8 @@ from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, MET
 from nnunetv2_levit.evaluation.evaluate import protocol_summary, summaries
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES
+from nnunetv2_levit.files import write_json, write_text, written_together
+from nnunetv2_levit.tables import evaluation_csv, evaluation_markdown
 
 # metrics that have no value, by the presence of the structure (see EMPTY_RULES)
 NO_VALUE = {
@@ -17,6 +19,14 @@ NO_VALUE = {
     "absent": frozenset(METRICS),
 }
 OVERLAPS = ("dice", "iou", "nsd")
+
+
+def write_evaluation(result: dict[str, Any], folder: Path) -> None:
+    """``evaluation.json`` and, made from it, ``evaluation.md`` and ``evaluation.csv``: all three, or none."""
+    with written_together(folder) as partial:
+        write_json(partial / "evaluation.json", result)
+        write_text(partial / "evaluation.md", evaluation_markdown(result))
+        write_text(partial / "evaluation.csv", evaluation_csv(result))
 
 
 def check_consistent(evaluation: dict[str, Any], path: Path) -> None:
@@ -35,7 +45,10 @@ def check_consistent(evaluation: dict[str, Any], path: Path) -> None:
         if entry["case"] in seen:
             raise _broken(path, place, "the case occurs twice")
         seen.add(entry["case"])
-        for key in ("metrics", "presence", *(["protocol"] if protocol is not None else [])):
+        keys = ["metrics", "presence"]
+        if protocol is not None:
+            keys.append("protocol")
+        for key in keys:
             if set(entry.get(key, {})) != structures:
                 raise _broken(path, f"{place}/{key}", f"its structures are not {', '.join(sorted(structures))}")
         for structure in evaluation["structures"]:
@@ -55,10 +68,12 @@ def _wrong_values(values: dict[str, float | None], presence: str) -> str | None:
     if presence in ("missed", "spurious") and any(values[metric] != 0 for metric in OVERLAPS):
         return f"an overlap is not 0 where the structure's presence is {presence!r}"
     if presence == "both":
-        dice, iou = values["dice"], values["iou"]
+        # a metric without a value was refused above
+        defined = {metric: value for metric, value in values.items() if value is not None}
+        dice, iou = defined["dice"], defined["iou"]
         if abs(iou - dice / (2 - dice)) > 1e-6:
             return f"the IoU {iou} does not belong to the DSC {dice}"
-        if max(values["hd95"], values["asd"]) > values["hd"] * (1 + 1e-6):
+        if max(defined["hd95"], defined["asd"]) > defined["hd"] * (1 + 1e-6):
             return "HD is smaller than HD95 or ASD"
     return None
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.figures import draw_training_curves
 from nnunetv2_levit.files import beside, check_writable, read_json, write_json, write_whole, written_together
-from nnunetv2_levit.plain_text import figure_label
 
 STAMP = r"^\S+ \S+: "
 EPOCH = re.compile(STAMP + r"Epoch (\d+)\s*$")
@@ -83,7 +81,7 @@ def read_fold(folder: Path) -> dict[str, Any]:
     for log in logs:
         logged = _read_log(log, epochs)
         validation = validation if logged is None else logged
-    nothing = {**dict.fromkeys(SCALARS), "pseudo_dice": []}
+    nothing: dict[str, Any] = {**dict.fromkeys(SCALARS), "pseudo_dice": []}
     finished = [
         {"epoch": number, **nothing, **epochs[number]} for number in sorted(epochs) if "seconds" in epochs[number]
     ]
@@ -94,39 +92,7 @@ def read_fold(folder: Path) -> dict[str, Any]:
     return {"fold": folder.name, "run": folder.parent.name, "epochs": finished, "mean_validation_dice": validation}
 
 
-def draw(runs: Sequence[dict[str, Any]], target: Path, structures: Sequence[str] = ()) -> None:
-    """Losses and mean pseudo Dice of the runs over the epochs, as a PNG; structures apart where there is one run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5))
-    for index, run in enumerate(runs):
-        colour, name = f"C{index}", figure_label(f"{run['run']}, {run['fold']}")
-        epochs = [epoch["epoch"] + 1 for epoch in run["epochs"]]
-        for loss, style in (("train_loss", "-"), ("val_loss", "--")):
-            values = np.array([epoch[loss] for epoch in run["epochs"]], dtype=float)
-            left.plot(epochs, values, color=colour, linestyle=style, label=name if style == "-" else None)
-        width = max(len(epoch["pseudo_dice"]) for epoch in run["epochs"])
-        dice = np.array([epoch["pseudo_dice"] or [None] * width for epoch in run["epochs"]], dtype=float)
-        means = np.ma.masked_invalid(dice).mean(axis=1) if width else np.full(len(epochs), np.nan)
-        right.plot(epochs, means, color=colour, linewidth=2, label=f"{name}: mean" if len(runs) == 1 else name)
-        if len(runs) == 1:
-            for structure, values in enumerate(dice.T):
-                label = structures[structure] if structure < len(structures) else f"structure {structure + 1}"
-                right.plot(epochs, values, color=f"C{structure + 1}", linewidth=1, label=figure_label(label))
-    left.set(xlabel="epoch", ylabel="loss (solid: training, dashed: validation)")
-    right.set(xlabel="epoch", ylabel="pseudo Dice on validation patches", ylim=(0, 1))
-    for axis in (left, right):
-        axis.legend(fontsize=7)
-        axis.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
-
-
-def report(folders: Sequence[Path], output: Path) -> list[dict[str, Any]]:
+def write_curves(folders: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     """Write ``output`` (JSON) and, beside it, the same as a PNG: both, or none.
 
     Raises:
@@ -142,5 +108,5 @@ def report(folders: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     structures = [name for name in labels if name != "background"]
     with written_together(output.parent) as partial:
         write_json(partial / output.name, runs)
-        write_whole(partial / picture.name, lambda path: draw(runs, path, structures))
+        write_whole(partial / picture.name, lambda path: draw_training_curves(runs, structures=structures, target=path))
     return runs

@@ -11,10 +11,11 @@ import SimpleITK as sitk
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.compare import compare
 from nnunetv2_levit.evaluation.evaluate import Request, evaluate
-from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers, papers_markdown, tables_of
+from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers, tables_of
 from nnunetv2_levit.evaluation.qualitative import chosen_cases, error_map
 from nnunetv2_levit.evaluation.speed_accuracy import printed_points
-from nnunetv2_levit.evaluation.tables import write_evaluation
+from nnunetv2_levit.evaluation.stored import write_evaluation
+from nnunetv2_levit.tables import papers_markdown
 from tests.conftest import SHARED, reference_or_skip
 from tests.evaluation.test_evaluate import fails, run
 

@@ -6,7 +6,7 @@ import pytest
 
 from nnunetv2_levit.evaluation import report as report_module
 from nnunetv2_levit.evaluation.evaluate import Request, evaluate
-from nnunetv2_levit.evaluation.tables import write_evaluation
+from nnunetv2_levit.evaluation.stored import write_evaluation
 from tests.evaluation.conftest import folders  # noqa: F401 (a fixture)
 from tests.support.faults import assert_refused, run, snapshot
 from tests.support.json_fuzz import BENCHMARK
