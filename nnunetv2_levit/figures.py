@@ -17,13 +17,16 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.text import Annotation
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.transforms import Bbox
 
 from nnunetv2_levit.plain_text import figure_label
 
 DOTS_PER_INCH = 110
 OVERVIEW_COLUMNS = 10
 ERROR_COLOURS = {"missed": "#00e5ff", "spurious": "#ff1744", "wrong structure": "#ffea00"}
+NAME_OFFSETS = tuple((x, y) for y in (6, -12, 17, -23, 28, -34) for x in (6, -6))  # in points
 LINE_STYLES = ("o-", "s--", "^:")
 
 
@@ -165,23 +168,14 @@ def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], 
     for axis, (title, points) in zip(axes[0], panels, strict=True):
         speeds = [point["images_per_second"] for point in points]
         few = len(points) < 6
-        # names of points in the right tenth of the axis stand to their left
-        far = max(speeds) / (max(speeds) / min(speeds)) ** 0.1
-        for index, point in enumerate(sorted(points, key=lambda point: point["dsc"])):
+        names = []
+        for point in points:
             place = (point["images_per_second"], point["dsc"])
-            to_the_left = place[0] > far
-            below = index % 2 == 1  # in the order of their height, names stand above and below in turn
             area = 30 + 8 * (point["parameters_m"] or 0)
             colour = "C3" if few or "LeViT-UNet" in point["name"] else "C0"
             axis.scatter(*place, s=area, color=colour, alpha=0.6, edgecolor="black", linewidth=0.6)
-            axis.annotate(
-                figure_label(point["name"]),
-                place,
-                xytext=(-6 if to_the_left else 6, -12 if below else 7),
-                textcoords="offset points",
-                horizontalalignment="right" if to_the_left else "left",
-                fontsize=8,
-            )
+            name = figure_label(point["name"])
+            names.append(axis.annotate(name, place, xytext=(0, 0), textcoords="offset points", fontsize=8))
         axis.set(xlabel="images per second", ylabel="mean DSC (%)")
         if max(speeds) > 4 * min(speeds):  # a logarithmic axis with less than two ticks says nothing
             axis.set_xscale("log")
@@ -191,8 +185,25 @@ def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], 
         axis.set_title(figure_label(title), fontsize=9)
         axis.margins(x=0.22, y=0.12)
         axis.grid(alpha=0.3, which="both")
+        _keep_apart(names, axis)
     figure.supxlabel("area of a point: parameters", fontsize=7, x=0.01, horizontalalignment="left")
     _save(figure, target)
+
+
+def _keep_apart(names: Sequence[Annotation], axis: Axes) -> None:
+    """Give each name the first place beside its point that covers no other name or point and lies within the axis."""
+    axis.figure.draw_without_rendering()  # extents are known from then on
+    centres = axis.transData.transform([name.xy for name in names])
+    taken = [Bbox(((x - 4, y - 4), (x + 4, y + 4))) for x, y in centres]
+    frame = axis.get_window_extent()
+    for name in names:
+        for x, y in NAME_OFFSETS:
+            name.set(position=(x, y), horizontalalignment="left" if x > 0 else "right")
+            extent = name.get_window_extent()
+            inside = frame.x0 < extent.x0 and extent.x1 < frame.x1
+            if inside and not any(extent.overlaps(other) for other in taken):
+                break
+        taken.append(name.get_window_extent())
 
 
 def draw_training_curves(runs: Sequence[dict[str, Any]], *, structures: Sequence[str], target: Path) -> None:
@@ -203,7 +214,7 @@ def draw_training_curves(runs: Sequence[dict[str, Any]], *, structures: Sequence
     figure, ((left, right),) = _figure(1, 2, width=12, height=4.5)
     alone = len(runs) == 1
     for index, run in enumerate(runs):
-        colour, name = f"C{index}", figure_label(f"{run['run']}, {run['fold']}")
+        colour, name = f"C{index}", f"{figure_label(run['run'])}, {figure_label(run['fold'])}"
         epochs = [epoch["epoch"] + 1 for epoch in run["epochs"]]
         train_loss, val_loss = (
             np.array([epoch[loss] for epoch in run["epochs"]], dtype=float) for loss in ("train_loss", "val_loss")
@@ -221,6 +232,7 @@ def draw_training_curves(runs: Sequence[dict[str, Any]], *, structures: Sequence
     left.set(xlabel="epoch", ylabel="loss (solid: training, dashed: validation)")
     right.set(xlabel="epoch", ylabel="pseudo Dice on validation patches", ylim=(0, 1))
     for axis in (left, right):
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
     _save(figure, target)

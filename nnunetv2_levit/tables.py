@@ -41,7 +41,7 @@ def p_value(value: float | None) -> str:
     """The p of a test with three digits; a dash for None, where none was made."""
     if value is None:
         return NONE
-    return "< 0.001" if value < 0.001 else number(value, digits=3)
+    return Markup("< 0.001") if value < 0.001 else number(value, digits=3)
 
 
 def interval(ends: Sequence[float] | None, *, percent: bool, sign: bool = False) -> str:
