@@ -185,14 +185,14 @@ def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], 
         axis.set_title(figure_label(title), fontsize=9)
         axis.margins(x=0.22, y=0.12)
         axis.grid(alpha=0.3, which="both")
-        _keep_apart(names, axis)
+        _keep_apart(names, axis=axis, figure=figure)
     figure.supxlabel("area of a point: parameters", fontsize=7, x=0.01, horizontalalignment="left")
     _save(figure, target)
 
 
-def _keep_apart(names: Sequence[Annotation], axis: Axes) -> None:
+def _keep_apart(names: Sequence[Annotation], *, axis: Axes, figure: Figure) -> None:
     """Give each name the first place beside its point that covers no other name or point and lies within the axis."""
-    axis.figure.draw_without_rendering()  # extents are known from then on
+    figure.draw_without_rendering()  # extents are known from then on
     centres = axis.transData.transform([name.xy for name in names])
     taken = [Bbox(((x - 4, y - 4), (x + 4, y + 4))) for x, y in centres]
     frame = axis.get_window_extent()

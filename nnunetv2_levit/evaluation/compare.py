@@ -1,6 +1,7 @@
 """Paired comparison of several evaluated models on the same patients."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if other[key] != first[key]:
                 raise UserError(f"the results pooled as {name} differ in {key}: evaluate them alike")
     sets = [frozenset(entry["case"] for entry in evaluation["cases"]) for evaluation in evaluations]
-    overlap = any(a & b for i, a in enumerate(sets) for b in sets[i + 1 :])
+    overlap = any(one & other for one, other in combinations(sets, 2))
     if overlap and len(set(sets)) > 1:
         raise UserError(
             f"the results pooled as {name} share some of their cases: pool seeds (all cases the same) or folds "
@@ -173,15 +174,14 @@ def _check_distinct(models: Sequence[tuple[str, Sequence[Path]]]) -> None:
 
 
 def _difference(reference: dict[str, Any], other: dict[str, Any], metric: str, structure: str) -> dict[str, Any]:
-    first, second = (_patient_means(model, metric, structure) for model in (reference, other))
-    both = sorted(first.keys() & second.keys())
-    means = [float(np.mean([v[p] for p in both])) if both else None for v in (first, second)]
-    result = paired_difference([first[p] for p in both], [second[p] for p in both])
+    of_reference, of_other = (_patient_means(model, metric, structure) for model in (reference, other))
+    both = sorted(of_reference.keys() & of_other.keys())
+    first, second = ([values[patient] for patient in both] for values in (of_reference, of_other))
     everyone = {patient for patient, _ in reference["values"][metric]}
     return {
-        "reference_mean": means[0],
-        "model_mean": means[1],
-        **result,
+        "reference_mean": float(np.mean(first)) if both else None,
+        "model_mean": float(np.mean(second)) if both else None,
+        **paired_difference(first, second),
         "patients_without_a_pair": sorted(everyone - set(both)),
     }
 

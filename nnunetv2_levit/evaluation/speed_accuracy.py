@@ -34,8 +34,10 @@ def load_benchmark(path: Path) -> dict[str, Any]:
     content = read_json(path, what="a result of `nnunetv2_levit benchmark`", schema=schemas.BENCHMARK)
     for index, row in enumerate(content["rows"]):
         seconds = row["seconds_per_image"]
-        missing = {mode for mode in content["modes"] if seconds.get(mode) is None}
-        if set(content["modes"]) - set(seconds) or ("not_measured" in row and missing != set(row["not_measured"])):
+        absent = [mode for mode in content["modes"] if mode not in seconds]
+        without_time = {mode for mode in content["modes"] if seconds.get(mode) is None}
+        with_reason = set(row.get("not_measured", without_time))  # older results give no reasons
+        if absent or without_time != with_reason:
             raise UserError(
                 f"{path}: rows/{index}/seconds_per_image does not have a time, or a reason in not_measured, for each "
                 f"mode ({', '.join(content['modes'])}): run `nnunetv2_levit benchmark` again"
