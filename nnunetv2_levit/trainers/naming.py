@@ -5,18 +5,22 @@ it). ``_<N>iterations`` sets the iterations of an epoch (250 otherwise) and N/5 
 tests and small machines.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.trainers.families import Family, Option
-from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
 from nnunetv2_levit.trainers.levit_unet import LEVIT_UNET
 from nnunetv2_levit.trainers.transfuse import TRANSFUSE
 from nnunetv2_levit.trainers.transunet import CATS2D, TRANSUNET, UNETR2D
 from nnunetv2_levit.trainers.unet2022 import UNET2022
+
+if TYPE_CHECKING:
+    from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (LEVIT_UNET, UNET2022, TRANSFUSE, TRANSUNET, UNETR2D, CATS2D)
@@ -161,9 +165,9 @@ def _attributes(parsed: ParsedName) -> dict[str, Any]:
         network_options |= option.network_options
         attributes |= option.attributes
         if option.resolve is not None:
-            resolved = option.resolve(size, chosen)
-            network_options |= resolved.pop("network_options", {})
-            attributes |= resolved
+            consequences = option.resolve(size, chosen)
+            network_options |= consequences.network_options
+            attributes |= consequences.attributes
         if option.name == "pretrained":
             attributes.setdefault("pretrained", family.pretrained_tags[size])
     return {**attributes, "network_options": network_options}
@@ -229,6 +233,8 @@ def trainer_class(name: str) -> type[HybridTrainer]:
     Raises:
         UserError: the name is not in the grammar; the sentence says which word is wrong.
     """
+    from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer  # here, as names are listed without torch
+
     parsed = parse(name)
     attributes = _attributes(parsed)
     lines = [
@@ -242,4 +248,4 @@ def trainer_class(name: str) -> type[HybridTrainer]:
         "__qualname__": name,
         "__doc__": "\n\n".join(lines),
     }
-    return type(name, (parsed.family.base,), attributes)
+    return type(name, (HybridTrainer,), attributes)
