@@ -18,7 +18,7 @@ from tqdm import tqdm
 from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion import acdc
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
-from nnunetv2_levit.dataset_conversion.converter import Request, checked_plan
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, checked_plan
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
 from nnunetv2_levit.nnunet.environment import VARIABLE, with_plugin
@@ -192,7 +192,7 @@ def run_demo(*, output: Path, data: Path | None = None) -> dict:
     """
     size = PHANTOM_SIZE if data is None else REAL_SIZE
     if data is not None:
-        checked_plan(acdc.ACDC, Request(data, DATASET_ID))  # complain before the previous output is removed
+        checked_plan(acdc.ACDC, ConversionRequest(data, DATASET_ID))  # complain before the previous output is removed
     _prepare_output(output)
     source = _prepare_source(output, data, size.patients)
     chain = _Chain(output, total=5)

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
-from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, Converter, Plan
 from nnunetv2_levit.dataset_conversion.readers import read_pictures
 from nnunetv2_levit.dataset_conversion.source_files import entries
 from nnunetv2_levit.errors import UserError
@@ -74,7 +74,7 @@ def _frame_count(path: Path) -> int:
         raise UserError(f"{path} is truncated or no TIFF ({error}): copy it anew from its source") from None
 
 
-def _plan_isbi2012(request: Request) -> Plan:
+def _plan_isbi2012(request: ConversionRequest) -> Plan:
     source, cases, left_out = request.source, [], {}
     description = _description(
         "ISBI2012",
@@ -137,7 +137,7 @@ def _ph2_cases(source: Path) -> list[RawCase]:
     return cases
 
 
-def _plan_isic(request: Request) -> Plan:
+def _plan_isic(request: ConversionRequest) -> Plan:
     source = request.source
     layout = next((x for x in ISIC_LAYOUTS if (source / x[0]).is_dir() and (source / x[1]).is_dir()), None)
     if layout is None:
@@ -164,7 +164,7 @@ POLYP_TESTS = ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "K
 SINGLE_POLYP_SETS = (("images", "masks"), ("Original", "Ground Truth"), ("PNG/Original", "PNG/Ground Truth"))
 
 
-def _plan_polyp(request: Request) -> Plan:
+def _plan_polyp(request: ConversionRequest) -> Plan:
     source = request.source
     citation = (
         "Fan et al., PraNet, MICCAI 2020 (split); Jha et al. 2020 (Kvasir-SEG); Bernal et al. 2015 (CVC-ClinicDB)"

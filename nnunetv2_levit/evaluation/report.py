@@ -1,6 +1,6 @@
 """A whole report from evaluations: tables, comparison, papers' rows, pictures, and one HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from nnunetv2_levit.evaluation.qualitative import draw_panel
 from nnunetv2_levit.evaluation.speed_accuracy import draw_speed_accuracy, printed_points
 from nnunetv2_levit.evaluation.stored import with_summaries
 from nnunetv2_levit.evaluation.tables import evaluation_markdown
-from nnunetv2_levit.evaluation.training_curves import report as write_curves
+from nnunetv2_levit.evaluation.training_curves import write_curves
 from nnunetv2_levit.files import check_writable, read_json, write_json, write_text, write_whole, written_together
 from nnunetv2_levit.plain_text import markdown_text
 
@@ -24,11 +24,11 @@ PAGE = "report.html"
 
 
 @dataclass(frozen=True)
-class Request:
+class ReportRequest:
     """What goes into a report.
 
     Attributes:
-        evaluations: name and result of `evaluate` for each model; the first is the one compared with.
+        evaluations: from the name of each model to its result of `evaluate`; the first is the one compared with.
         images: folder of the evaluated images, for the panel of worst, median and best case.
         curves: fold folders whose training curves are drawn.
         benchmark: JSON of `nnunetv2_levit benchmark`, for speed against accuracy.
@@ -36,7 +36,7 @@ class Request:
         paper_dataset: the dataset's name in the papers; the evaluated dataset's by default.
     """
 
-    evaluations: Sequence[tuple[str, Path]]
+    evaluations: Mapping[str, Path]
     output: Path
     images: Path | None = None
     curves: Sequence[Path] = ()
@@ -104,7 +104,7 @@ def load_benchmark(path: Path) -> dict[str, Any]:
     return content
 
 
-def write_report(request: Request) -> Path:
+def write_report(request: ReportRequest) -> Path:
     """Write ``report.html``, ``report.json`` and the tables and pictures within them, or nothing; returns the page.
 
     Raises:
@@ -115,7 +115,7 @@ def write_report(request: Request) -> Path:
     if (request.benchmark is None) != (not request.networks):
         raise UserError("--benchmark and --network belong together: NAME=NETWORK for at least one of the results")
     check_writable(request.output, folder=True)
-    loaded = [{**load_evaluation(path), "name": name} for name, path in request.evaluations]
+    loaded = [{**load_evaluation(path), "name": name} for name, path in request.evaluations.items()]
     benchmark = None if request.benchmark is None else load_benchmark(request.benchmark)
     if request.images is not None and not request.images.is_dir():
         raise UserError(f"{request.images} is not a folder: give the folder of the evaluated images with --images")
@@ -125,7 +125,7 @@ def write_report(request: Request) -> Path:
 
 
 def _write(
-    request: Request, evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any] | None, folder: Path
+    request: ReportRequest, evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any] | None, folder: Path
 ) -> None:
     names = ", ".join(evaluation["name"] for evaluation in evaluations)
     dataset = request.paper_dataset or evaluations[0]["dataset"]
@@ -140,7 +140,7 @@ def _write(
     parts: list[str | Picture] = [f"# {markdown_text(title)}\n"]
 
     if len(evaluations) > 1:
-        content["comparison"] = compare([(name, [path]) for name, path in request.evaluations])
+        content["comparison"] = compare(request.evaluations)
         write_comparison(content["comparison"], folder)
         parts += [
             _lowered(comparison_markdown(content["comparison"])),

@@ -126,7 +126,7 @@ def draw(runs: Sequence[dict[str, Any]], target: Path, structures: Sequence[str]
     plt.close(figure)
 
 
-def report(folders: Sequence[Path], output: Path) -> list[dict[str, Any]]:
+def write_curves(folders: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     """Write ``output`` (JSON) and, beside it, the same as a PNG: both, or none.
 
     Raises:
