@@ -73,7 +73,3 @@ def main(argv: Sequence[str] | None = None) -> None:
                 return
         parsed = build_parser().parse_args(words)
         parsed.run(parsed)
-
-
-if __name__ == "__main__":
-    main()

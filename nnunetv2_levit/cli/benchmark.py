@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         repetitions=arguments.repetitions,
         num_classes=arguments.classes,
         memory=not arguments.no_memory,
+        progress=True,
     )
     if arguments.output is not None:
         write_benchmark(result, arguments.output)

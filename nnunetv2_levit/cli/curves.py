@@ -17,7 +17,6 @@ def run(arguments: argparse.Namespace) -> None:
     for training in write_curves(arguments.folders, arguments.output):
         last = training["epochs"][-1]
         dice = ", ".join("-" if value is None else f"{value:.3f}" for value in last["pseudo_dice"])
-        print(
-            f"{training['run']}, {training['fold']}: {len(training['epochs'])} epochs, pseudo Dice {dice} in the last"
-        )
+        epochs = len(training["epochs"])
+        print(f"{training['run']}, {training['fold']}: {epochs} epochs, pseudo Dice {dice} in the last")
     print(f"{arguments.output}, {arguments.output.with_suffix('.png')}")

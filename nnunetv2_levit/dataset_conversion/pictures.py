@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -15,7 +16,7 @@ RGB = ("red", "green", "blue")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
-def _description(name: str, channels: tuple[str, ...], foreground: str, **rest) -> DatasetDescription:
+def _description(name: str, channels: tuple[str, ...], foreground: str, **rest: Any) -> DatasetDescription:
     return DatasetDescription(
         name=name, channel_names=channels, labels={"background": 0, foreground: 1}, file_ending=".png", **rest
     )
@@ -75,7 +76,8 @@ def _frame_count(path: Path) -> int:
 
 
 def _plan_isbi2012(request: ConversionRequest) -> Plan:
-    source, cases, left_out = request.source, [], {}
+    source, cases = request.source, []
+    left_out: dict[str, str] = {}
     description = _description(
         "ISBI2012",
         ("EM",),

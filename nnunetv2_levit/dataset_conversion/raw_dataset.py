@@ -69,12 +69,12 @@ def _write_case(
     ending = description.file_ending
     for channel, content in enumerate(loaded.channels):
         target = root / f"images{side}" / f"{case.identifier}_{channel:04d}{ending}"
-        if isinstance(content, NiftiVolume):
+        if loaded.affine is None:
+            Image.fromarray(np.asarray(content)).save(target)
+        elif isinstance(content, NiftiVolume):
             write_image(content, loaded.affine, target)
-        elif loaded.affine is not None:
-            write_array(content, loaded.affine, target)
         else:
-            Image.fromarray(content).save(target)
+            write_array(np.asarray(content), loaded.affine, target)
     facts: dict[str, Any] = {
         "patient": case.patient,
         "group": case.group,

@@ -58,8 +58,10 @@ def _option(family: Family, word: str) -> Option | None:
     for option in family.options:
         if option.name == word:
             return option
+        if option.parameter is None:
+            continue
         stem = option.name.removesuffix("<N>")
-        if stem != option.name and (match := re.fullmatch(rf"{stem}([1-9][0-9]*)", word)):
+        if match := re.fullmatch(rf"{stem}([1-9][0-9]*)", word):
             return replace(option, network_options={option.parameter: int(match.group(1))})
     return None
 
@@ -128,11 +130,14 @@ def _with_blocks(parsed: ParsedName, blocks: int) -> ParsedName:
     if family.sizes_by_blocks:
         size = family.sizes_by_blocks.get(blocks, family.default_size)
     if family.blocks[size] != blocks:
-        chosen.append((f"blocks{blocks}", _option(family, f"blocks{blocks}")))
+        word = f"blocks{blocks}"
+        option = _option(family, word)
+        assert option is not None  # every family that counts its blocks has this option
+        chosen.append((word, option))
     order = {option.name: position for position, option in enumerate(family.options)}
     chosen.sort(key=lambda pair: order[pair[1].name])
-    words, options = ([pair[index] for pair in chosen] for index in (0, 1))
-    return replace(parsed, size=size, words=tuple(words), options=tuple(options))
+    words = tuple(word for word, _ in chosen)
+    return replace(parsed, size=size, words=words, options=tuple(option for _, option in chosen))
 
 
 def truncated_name(name: str, blocks: int) -> str:
