@@ -85,8 +85,8 @@ def threads_of_the_caller(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    """No test sees the nnU-Net folders or plug-ins of the person who runs it."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", VARIABLE):
+    """No test sees the nnU-Net folders, plug-ins or warnings of the person who runs it, or of another test."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", VARIABLE, "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -134,7 +134,8 @@ def _find(source: Path) -> tuple[list[RawCase], list[_Info]]:
         for patient in _patients(folder) if folder.exists() else ():
             info = _read_info(patient / "Info.cfg")
             cases += _patient_cases(patient, info, test=test)
-            infos += [] if test else [info]
+            if not test:
+                infos.append(info)
     return cases, infos
 
 
