@@ -15,7 +15,7 @@ from tqdm import tqdm
 from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion import acdc
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
-from nnunetv2_levit.dataset_conversion.converter import Request, checked_plan
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, checked_plan
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
 
@@ -259,7 +259,7 @@ def run_demo(*, output: Path, data: Path | None = None) -> Path:
     """
     places = Places(output, PHANTOM_SIZE if data is None else REAL_SIZE)
     if data is not None:
-        checked_plan(acdc.ACDC, Request(data, DATASET_ID))  # complain before the previous output is removed
+        checked_plan(acdc.ACDC, ConversionRequest(data, DATASET_ID))  # complain before the previous output is removed
     _prepare_output(output)
     _prepare_source(places.source, data=data, patients=places.size.patients)
     training = _training_steps(places)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
-from nnunetv2_levit.dataset_conversion.converter import Request, convert
+from nnunetv2_levit.dataset_conversion.convert import convert
 from nnunetv2_levit.nnunet.configurations import add_configuration
 from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 
@@ -86,8 +85,8 @@ def threads_of_the_caller(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
-    """No test sees the nnU-Net folders or plug-ins of the person who runs it."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", VARIABLE):
+    """No test sees the nnU-Net folders, plug-ins or warnings of the person who runs it, or of another test."""
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", VARIABLE, "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -123,7 +122,7 @@ def preprocessed(tmp_path_factory) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        convert(ACDC, Request(source, DATASET_ID))
+        convert("acdc", source=source, dataset_id=DATASET_ID)
         planned = run_program(
             *("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", "2d", "-np", "1", "-npfp", "1"),
             "--verify_dataset_integrity",

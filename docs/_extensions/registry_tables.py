@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from nnunetv2_levit.network_architectures import REGISTRY, create
-from nnunetv2_levit.trainers.listing import as_data
+from nnunetv2_levit.trainers.listing import list_trainers
 from nnunetv2_levit.trainers.naming import FAMILIES
 
 CHANNELS, CLASSES, SIZE = 3, 9, (224, 224)
@@ -67,7 +67,7 @@ class TrainersTable(RegistryTable):
                 ),
                 str(family["epochs"]),
             ]
-            for name, family in as_data()["families"].items()
+            for name, family in list_trainers()["families"].items()
         ]
         return markdown_table(["trainer", "network", "sizes", "epochs of 250 iterations"], rows)
 
@@ -76,7 +76,7 @@ class TrainerOptions(RegistryTable):
     required_arguments = 1
 
     def lines(self) -> list[str]:
-        family = as_data()["families"].get(self.arguments[0])
+        family = list_trainers()["families"].get(self.arguments[0])
         if family is None:
             raise self.error(f"there is no trainer family {self.arguments[0]}")
         return markdown_table(

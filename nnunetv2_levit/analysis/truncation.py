@@ -119,12 +119,13 @@ def _write_folder(
     states: list[dict[str, Tensor]],
     trainer: str,
     trust_checkpoint: bool,
+    progress: bool,
 ) -> None:
     """A trained-model folder of new weights, with the plans of the old one."""
     for file in COPIED:
         if (model / file).is_file():
             shutil.copy(model / file, folder / file)
-    for fold, state in zip(tqdm(folds, desc="writing folds"), states, strict=True):
+    for fold, state in zip(tqdm(folds, desc="writing folds", disable=not progress), states, strict=True):
         trained = load_checkpoint(model / f"fold_{fold}" / checkpoint, trust=trust_checkpoint)
         (folder / f"fold_{fold}").mkdir()
         content = {
@@ -137,13 +138,14 @@ def _write_folder(
 
 
 def truncate(
-    model: Path,
+    model: str | Path,
     *,
     blocks: int,
-    output: Path,
+    output: str | Path,
     checkpoint: str = "checkpoint_final.pth",
     device: str = "cpu",
     trust_checkpoint: bool = False,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Write a trained-model folder whose networks have ``blocks`` transformer blocks (in each stage, where there are
     stages); returns the report that is also written into it as truncation.json.
@@ -155,6 +157,7 @@ def truncate(
         UserError: no readable trained model, a network without that many blocks to leave out, no such device, or
             ``output`` exists.
     """
+    model, output = Path(model), Path(output)
     if output.exists():
         raise UserError(f"{output} exists already: {ADVICE}")
     check_writable(output)
@@ -194,6 +197,7 @@ def truncate(
             states=states,
             trainer=trainer,
             trust_checkpoint=trust_checkpoint,
+            progress=progress,
         )
         images = torch.randn(1, channels, *patch_size, device=device)
         report |= cost({key: value.to(device).eval() for key, value in networks.items()}, images)

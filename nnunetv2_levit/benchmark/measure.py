@@ -95,6 +95,7 @@ def run(
     in_channels: int = 1,
     num_classes: int = 4,
     memory: bool = True,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Measure every network at every patch and batch size; returns the machine and one row each.
 
@@ -111,7 +112,7 @@ def run(
 
     rows = []
     jobs = [(patch, batch) for patch in patch_sizes for batch in batch_sizes]
-    for patch, batch in tqdm(jobs, desc="measuring"):
+    for patch, batch in tqdm(jobs, desc="measuring", disable=not progress):
         shape = (batch, in_channels, *patch)
         images = _images(shape, device)
         seconds: dict[str, dict[str, float | None]] = {name: dict.fromkeys(modes) for name in networks}
@@ -122,12 +123,13 @@ def run(
                 step = make_step(new(name, patch).to(device), mode, images=images, num_classes=num_classes)
                 if reason := _why_not(step):
                     reasons[name][mode] = reason
-                    tqdm.write(f"{name}, {mode}, batch {batch} of {patch[0]}x{patch[1]} not measured: {reason}")
+                    if progress:
+                        tqdm.write(f"{name}, {mode}, batch {batch} of {patch[0]}x{patch[1]} not measured: {reason}")
                     del step
                     release_cached_memory(images.device)
                 else:
                     steps[name] = step
-            for name, value in interleaved(steps, repetitions=repetitions, text=mode).items():
+            for name, value in interleaved(steps, repetitions=repetitions, text=mode, progress=progress).items():
                 seconds[name][mode] = value / batch
             del steps
             torch.compiler.reset()

@@ -1,65 +1,75 @@
-"""The command ``nnunetv2_levit``; its subcommands are in the modules of this folder."""
+"""The command ``nnunetv2_levit``: a module of this folder for each subcommand, named like it.
+
+A subcommand has ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``, which imports what is heavy. One that hands
+its flags to nnU-Net has ``PROGRAM`` and ``run(words)`` instead.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import nnunetv2_levit
-from nnunetv2_levit.cli import datasets, demo, evaluation, models, networks, nnunet, prediction
+from nnunetv2_levit.cli import (
+    benchmark,
+    compare,
+    configure,
+    convert,
+    curves,
+    demo,
+    disable,
+    enable,
+    env,
+    evaluate,
+    export,
+    inspect,
+    plan,
+    predict,
+    report,
+    train,
+    trainers,
+    truncate,
+)
+from nnunetv2_levit.cli.library_warnings import hide_library_warnings
 from nnunetv2_levit.errors import exit_on_user_error
 
-GROUPS = (nnunet, datasets, networks, models, prediction, evaluation, demo)
+# in the order of the help
+SUBCOMMANDS: tuple[ModuleType, ...] = (
+    *(env, enable, disable, trainers),
+    *(convert, inspect, configure),
+    *(benchmark, export, truncate, predict),
+    *(evaluate, compare, report, curves),
+    demo,
+)
+PASSED_THROUGH = {"train": train.PROGRAM, "plan": plan.PROGRAM}
 
-# subcommands that hand everything to nnU-Net, with the trainers made known to it
-PASSED_THROUGH = {
-    "train": "nnUNetv2_train",
-    "plan": "nnUNetv2_plan_and_preprocess",
-}
 
-
-def _run_nnunet(command: str, arguments: Sequence[str]) -> None:
-    from importlib.metadata import entry_points
-
-    from nnunetv2_levit.nnunet.environment import set_up_process
-
-    set_up_process()
-    if command == "train":
-        from nnunetv2_levit.cli.train import checked_arguments
-
-        arguments = checked_arguments(arguments)
-    (entry,) = entry_points(group="console_scripts", name=PASSED_THROUGH[command])
-    sys.argv = [PASSED_THROUGH[command], *arguments]
-    entry.load()()
+def _name(subcommand: ModuleType) -> str:
+    return subcommand.__name__.rpartition(".")[2]
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all subcommands except those passed through to nnU-Net."""
+    """The parser of all subcommands; those passed through to nnU-Net are only named."""
     parser = argparse.ArgumentParser(prog="nnunetv2_levit", description="Transformer-CNN hybrids for nnU-Net v2.")
     parser.add_argument("--version", action="version", version=f"nnunetv2_levit {nnunetv2_levit.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, function, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(function=function)
-        return sub
-
-    for group in GROUPS:
-        group.register(command)
-    for name, target in PASSED_THROUGH.items():
-        commands.add_parser(name, help=f"{target} with the trainers made known (takes its flags)", add_help=False)
+    for subcommand in SUBCOMMANDS:
+        own = commands.add_parser(_name(subcommand), help=subcommand.HELP, description=subcommand.HELP)
+        own.set_defaults(run=subcommand.run)
+        subcommand.add_arguments(own)
+    for name, program in PASSED_THROUGH.items():
+        commands.add_parser(name, help=f"{program} with the trainers made known (takes its flags)", add_help=False)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; bad input ends with one sentence and exit code 2."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    hide_library_warnings()
+    words = list(sys.argv[1:] if argv is None else argv)
     with exit_on_user_error():
-        if arguments and arguments[0] in PASSED_THROUGH:
-            _run_nnunet(arguments[0], arguments[1:])
-            return
-        parsed = build_parser().parse_args(arguments)
-        parsed.function(parsed)
-
-
-if __name__ == "__main__":
-    main()
+        for subcommand in (train, plan):
+            if words[:1] == [_name(subcommand)]:
+                subcommand.run(words[1:])
+                return
+        parsed = build_parser().parse_args(words)
+        parsed.run(parsed)

@@ -1,4 +1,4 @@
-"""What can be known to be wrong with a training before nnU-Net starts it."""
+"""``nnunetv2_levit train``: nnUNetv2_train, after a look at what can be known to be wrong before it starts."""
 
 import argparse
 import contextlib
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_levit.cli.passed_through import run_program
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
 from nnunetv2_levit.nnunet.environment import dataset_folder, nnunet_folder
 
+PROGRAM = "nnUNetv2_train"
 TRUST_FLAG = "--trust-checkpoint"
 FOLDS = 5  # that nnU-Net makes where there is no splits_final.json
 
@@ -218,3 +220,10 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
         )
     _check_checkpoints(parsed, data, trainer)
     return handed_on
+
+
+def run(arguments: Sequence[str]) -> None:
+    from nnunetv2_levit.nnunet.environment import set_up_process
+
+    set_up_process()
+    run_program(PROGRAM, checked_arguments(arguments))

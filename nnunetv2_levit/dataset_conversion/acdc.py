@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
-from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, Converter, Plan
 from nnunetv2_levit.dataset_conversion.nifti import find_nifti
 from nnunetv2_levit.dataset_conversion.source_files import entries
 from nnunetv2_levit.errors import UserError
@@ -134,7 +134,8 @@ def _find(source: Path) -> tuple[list[RawCase], list[_Info]]:
         for patient in _patients(folder) if folder.exists() else ():
             info = _read_info(patient / "Info.cfg")
             cases += _patient_cases(patient, info, test=test)
-            infos += [] if test else [info]
+            if not test:
+                infos.append(info)
     return cases, infos
 
 
@@ -164,7 +165,7 @@ def _group_notes(infos: list[_Info]) -> list[str]:
     return notes
 
 
-def _plan(request: Request) -> Plan:
+def _plan(request: ConversionRequest) -> Plan:
     cases, infos = _find(request.source)
     return Plan(
         DESCRIPTION,

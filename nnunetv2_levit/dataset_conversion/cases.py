@@ -88,7 +88,7 @@ class ReadOptions:
 
     label_map: dict[int, int] | None = None
     fix_geometry: bool = False
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[float, ...] | None = None
 
 
 @dataclass

@@ -35,7 +35,7 @@ MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
-class Request:
+class ConversionRequest:
     """What a user asks of a conversion.
 
     ``organs``, ``task`` and ``spacing`` (mm along x, y and z) are for the converters that list them in their options.
@@ -47,11 +47,12 @@ class Request:
     test_split: str | None = None
     organs: int = 8
     task: str | None = None
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[float, ...] | None = None
     fix_geometry: bool = False
     keep_copies: bool = False
     overwrite: bool = False
     workers: int = 4
+    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Converter:
     name: str
     summary: str
     layout: str
-    plan: Callable[[Request], Plan]
+    plan: Callable[[ConversionRequest], Plan]
     shares: dict[str, Shares] = field(default_factory=dict)
     validation_cases: dict[str, frozenset[str]] = field(default_factory=dict)
     test_splits: tuple[str, ...] = ()
@@ -131,10 +132,10 @@ def make_splits(
     return folds, decision
 
 
-def _check_request(converter: Converter, request: Request) -> None:
+def _check_request(converter: Converter, request: ConversionRequest) -> None:
     """Refuse what no source could make right: options of another converter, and values out of range."""
     for option in ("organs", "task", "spacing"):
-        given = getattr(request, option) != getattr(Request, option)
+        given = getattr(request, option) != getattr(ConversionRequest, option)
         if given and option not in converter.options:
             raise UserError(f"--{option} means nothing to {converter.name}: leave it out")
     if request.spacing is not None:
@@ -170,7 +171,7 @@ def _check_folder(source: Path) -> None:
         raise UserError(f"there is no folder {source}: give the dataset as released, unpacked")
 
 
-def checked_plan(converter: Converter, request: Request) -> Plan:
+def checked_plan(converter: Converter, request: ConversionRequest) -> Plan:
     """The plan of a conversion.
 
     Raises:
@@ -188,8 +189,8 @@ def checked_plan(converter: Converter, request: Request) -> Plan:
     return replace(plan, notes=[*plan.notes, *left_out_notes(plan.left_out)])
 
 
-def convert(converter: Converter, request: Request) -> Path:
-    """Run a conversion and return the new raw dataset's folder."""
+def run_conversion(converter: Converter, request: ConversionRequest) -> Path:
+    """Run a conversion and return the new raw dataset's folder; see `checked_plan` and `write_raw_dataset`."""
     plan = checked_plan(converter, request)
     target = nnunet_folder("nnUNet_raw") / dataset_folder_name(request.dataset_id, plan.description.name)
     if request.source.resolve().is_relative_to(target.parent.resolve() / target.name):
@@ -206,12 +207,13 @@ def convert(converter: Converter, request: Request) -> Path:
         keep_copies=request.keep_copies,
         overwrite=request.overwrite,
         workers=request.workers,
+        progress=request.progress,
         decisions={**plan.decisions, "left_out": plan.left_out},
         notes=plan.notes,
     )
 
 
-def preview(converter: Converter, request: Request) -> str:
+def preview(converter: Converter, request: ConversionRequest) -> str:
     """What a conversion would do, without reading images or writing anything."""
     plan = checked_plan(converter, request)
     folds, decision = make_splits(plan.cases, scheme=request.splits, converter=converter)
@@ -228,6 +230,8 @@ def preview(converter: Converter, request: Request) -> str:
     lines += [f"note: {note}" for note in plan.notes]
     lines.append(f"splits: {request.splits} ({decision.get('source', 'none written')})")
     lines += [f"  fold {i}: {len(f['train'])} training, {len(f['val'])} validation" for i, f in enumerate(folds or [])]
-    lines += [f"  {case.identifier}{' (test)' * case.test}: {case.images[0]}" for case in plan.cases]
+    for case in plan.cases:
+        remark = " (test)" if case.test else ""
+        lines.append(f"  {case.identifier}{remark}: {case.images[0]}")
     lines += [f"left out: {path}: {reason}" for path, reason in plan.left_out.items()]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunetv2_levit import schemas
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase, check_labels
-from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, Converter, Plan
 from nnunetv2_levit.dataset_conversion.nifti import NIFTI_ENDINGS, find_nifti
 from nnunetv2_levit.dataset_conversion.readers import read_channels
 from nnunetv2_levit.dataset_conversion.source_files import entries, unused
@@ -91,7 +91,7 @@ def _cases(folder: Path, labels: Path | None, *, test: bool) -> list[RawCase]:
     return cases
 
 
-def _plan(request: Request) -> Plan:
+def _plan(request: ConversionRequest) -> Plan:
     source = request.source
     if not (source / "imagesTr").is_dir() or not (source / "labelsTr").is_dir():
         raise UserError(f"{source} lacks imagesTr or labelsTr: give a task's folder, such as Task04_Hippocampus")

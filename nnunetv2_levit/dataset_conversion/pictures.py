@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
-from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, Converter, Plan
 from nnunetv2_levit.dataset_conversion.readers import read_pictures
 from nnunetv2_levit.dataset_conversion.source_files import entries
 from nnunetv2_levit.errors import UserError
@@ -15,7 +16,7 @@ RGB = ("red", "green", "blue")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
-def _description(name: str, channels: tuple[str, ...], foreground: str, **rest) -> DatasetDescription:
+def _description(name: str, channels: tuple[str, ...], foreground: str, **rest: Any) -> DatasetDescription:
     return DatasetDescription(
         name=name, channel_names=channels, labels={"background": 0, foreground: 1}, file_ending=".png", **rest
     )
@@ -74,8 +75,9 @@ def _frame_count(path: Path) -> int:
         raise UserError(f"{path} is truncated or no TIFF ({error}): copy it anew from its source") from None
 
 
-def _plan_isbi2012(request: Request) -> Plan:
-    source, cases, left_out = request.source, [], {}
+def _plan_isbi2012(request: ConversionRequest) -> Plan:
+    source, cases = request.source, []
+    left_out: dict[str, str] = {}
     description = _description(
         "ISBI2012",
         ("EM",),
@@ -137,7 +139,7 @@ def _ph2_cases(source: Path) -> list[RawCase]:
     return cases
 
 
-def _plan_isic(request: Request) -> Plan:
+def _plan_isic(request: ConversionRequest) -> Plan:
     source = request.source
     layout = next((x for x in ISIC_LAYOUTS if (source / x[0]).is_dir() and (source / x[1]).is_dir()), None)
     if layout is None:
@@ -164,7 +166,7 @@ POLYP_TESTS = ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "K
 SINGLE_POLYP_SETS = (("images", "masks"), ("Original", "Ground Truth"), ("PNG/Original", "PNG/Ground Truth"))
 
 
-def _plan_polyp(request: Request) -> Plan:
+def _plan_polyp(request: ConversionRequest) -> Plan:
     source = request.source
     citation = (
         "Fan et al., PraNet, MICCAI 2020 (split); Jha et al. 2020 (Kvasir-SEG); Bernal et al. 2015 (CVC-ClinicDB)"

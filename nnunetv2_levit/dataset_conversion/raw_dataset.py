@@ -52,8 +52,9 @@ def _check_channels(case: RawCase, loaded: LoadedCase, description: DatasetDescr
     """Refuse a case of more or fewer channels than ``dataset.json`` will declare."""
     found, declared = loaded.channel_count, description.channel_names
     if found != len(declared):
+        channels = "1 channel" if found == 1 else f"{found} channels"
         raise UserError(
-            f"{case.images[0]} has {found} channel{'s' * (found != 1)} where {len(declared)} are declared "
+            f"{case.images[0]} has {channels} where {len(declared)} are declared "
             f"({', '.join(declared)}): correct the image, or the source's dataset.json where it has one"
         )
 
@@ -68,12 +69,12 @@ def _write_case(
     ending = description.file_ending
     for channel, content in enumerate(loaded.channels):
         target = root / f"images{side}" / f"{case.identifier}_{channel:04d}{ending}"
-        if isinstance(content, NiftiVolume):
+        if loaded.affine is None:
+            Image.fromarray(np.asarray(content)).save(target)
+        elif isinstance(content, NiftiVolume):
             write_image(content, loaded.affine, target)
-        elif loaded.affine is not None:
-            write_array(content, loaded.affine, target)
         else:
-            Image.fromarray(content).save(target)
+            write_array(np.asarray(content), loaded.affine, target)
     facts: dict[str, Any] = {
         "patient": case.patient,
         "group": case.group,
@@ -138,6 +139,7 @@ def write_raw_dataset(
     keep_copies: bool = False,
     overwrite: bool = False,
     workers: int = 4,
+    progress: bool = False,
     decisions: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
@@ -178,7 +180,13 @@ def write_raw_dataset(
         with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
             futures = {pool.submit(_write_case, case, root, description, read, options): case for case in cases}
             try:
-                for future in tqdm(as_completed(futures), total=len(futures), desc=f"converting {description.name}"):
+                bar = tqdm(
+                    as_completed(futures),
+                    total=len(futures),
+                    desc=f"converting {description.name}",
+                    disable=not progress,
+                )
+                for future in bar:
                     facts[futures[future].identifier] = future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -225,15 +233,18 @@ def _notes(
         notes.append(f"{training} training cases were found, {description.published_cases} are published")
     empty = sorted(name for name, fact in facts.items() if set(fact.get("voxels", ())) == {"0"})
     if empty:
-        notes.append(f"{len(empty)} cases have an empty label: {', '.join(empty[:5])}{' …' * (len(empty) > 5)}")
+        notes.append(f"{len(empty)} cases have an empty label: {_first(empty)}")
     for group in same_images:
         notes.append(f"{' and '.join(group)} have the same image: they stay in the same fold")
     fixed = sorted(name for name, fact in facts.items() if "remarks" in fact)
     if fixed:
-        notes.append(
-            f"{len(fixed)} cases took the geometry of their image: {', '.join(fixed[:5])}{' …' * (len(fixed) > 5)}"
-        )
+        notes.append(f"{len(fixed)} cases took the geometry of their image: {_first(fixed)}")
     return notes
+
+
+def _first(names: Sequence[str], number: int = 5) -> str:
+    """The first names, and a sign that there are more."""
+    return ", ".join(names[:number]) + (" …" if len(names) > number else "")
 
 
 def stale_preprocessed_splits(dataset: Path) -> Path | None:

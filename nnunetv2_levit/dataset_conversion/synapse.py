@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
-from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, Converter, Plan
 from nnunetv2_levit.dataset_conversion.nifti import find_nifti
 from nnunetv2_levit.dataset_conversion.readers import read_transunet_arrays
 from nnunetv2_levit.dataset_conversion.source_files import entries, unused
@@ -65,7 +65,7 @@ def _description(channel: str, labels: dict[str, int], published: int) -> Datase
     )
 
 
-def _plan(request: Request) -> Plan:
+def _plan(request: ConversionRequest) -> Plan:
     source = request.source
     if request.organs not in (8, 13):
         raise UserError(f"--organs is 8 (the papers') or 13 (all of BTCV), not {request.organs}")
@@ -77,7 +77,7 @@ def _plan(request: Request) -> Plan:
     raise UserError(f"{source} is neither BTCV's release (img and label) nor TransUNet's (train_npz and test_vol_h5)")
 
 
-def _plan_release(request: Request, folder: Path) -> Plan:
+def _plan_release(request: ConversionRequest, folder: Path) -> Plan:
     if request.spacing is not None:
         raise UserError(f"--spacing is for TransUNet's form; the files of {folder} hold theirs: leave it out")
     labels, label_map = _organs(request.organs)
@@ -104,7 +104,7 @@ def _plan_release(request: Request, folder: Path) -> Plan:
     )
 
 
-def _plan_transunet(request: Request) -> Plan:
+def _plan_transunet(request: ConversionRequest) -> Plan:
     """Slices ``caseNNNN_sliceMMM.npz`` stacked to volumes for training, volumes ``caseNNNN.npy.h5`` for testing."""
     if request.organs != 8:
         raise UserError(

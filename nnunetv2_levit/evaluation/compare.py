@@ -1,6 +1,6 @@
 """Paired comparison of several evaluated models on the same patients."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ import numpy as np
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.evaluate import load_evaluation
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, holm, paired_difference
+from nnunetv2_levit.evaluation.stored import load_evaluation
 from nnunetv2_levit.figures import draw_comparison
-from nnunetv2_levit.files import write_json, write_text, write_whole, written_together
+from nnunetv2_levit.files import check_writable, write_json, write_text, write_whole, written_together
 from nnunetv2_levit.tables import PERCENTAGES, comparison_csv, comparison_markdown, metric_heading
 
 METRICS = ("dice", "hd95", "asd", "nsd")
@@ -95,21 +95,30 @@ def _patient_means(model: dict[str, Any], metric: str, structure: str) -> dict[s
     return {patient: float(np.mean(values)) for patient, values in by_patient.items() if values}
 
 
-def compare(models: Sequence[tuple[str, Sequence[Path]]]) -> dict[str, Any]:
+Result = str | Path | dict[str, Any]
+
+
+def compare(models: Mapping[str, Result | Sequence[Result]], *, output: str | Path | None = None) -> dict[str, Any]:
     """Differences of every further model from the first one, per structure and metric.
 
     Args:
-        models: name and results (files or folders written by `evaluate`) of each; several are pooled.
+        models: from the model's name to its result: what `evaluate` returned, or the file or folder that it wrote;
+            several results of a model (folds or seeds) are pooled.
+        output: folder to write the comparison to, as JSON, Markdown, CSV and PNG.
+
+    Returns:
+        A dictionary of plain values: ``comparisons``, a row for each model, metric and structure.
 
     Raises:
         UserError: fewer than two models, or other cases or structures than the first one's.
     """
+    if output is not None:
+        check_writable(Path(output), folder=True)
     if len(models) < 2:
         raise UserError("give at least two results to compare")
-    if len({name for name, _ in models}) < len(models):
-        raise UserError("two results have the same name: name them, as in NAME=FOLDER")
-    _check_distinct(models)
-    loaded = [pooled(name, [load_evaluation(path) for path in paths]) for name, paths in models]
+    results = {name: _several(given) for name, given in models.items()}
+    _check_distinct(results)
+    loaded = [pooled(name, [_evaluation(result) for result in several]) for name, several in results.items()]
     reference = loaded[0]
     for other in loaded[1:]:
         for key in ("structures", "unit", "tolerance"):
@@ -139,7 +148,7 @@ def compare(models: Sequence[tuple[str, Sequence[Path]]]) -> dict[str, Any]:
         rows = [row for row in comparisons if row["metric"] == metric]
         for row, p in zip(rows, holm([row["wilcoxon_p"] for row in rows]), strict=True):
             row["holm_p"] = p
-    return {
+    comparison = {
         "kind": "comparison",
         "made_by": f"nnunetv2_levit {nnunetv2_levit.__version__}",
         "reference": reference["name"],
@@ -158,12 +167,28 @@ def compare(models: Sequence[tuple[str, Sequence[Path]]]) -> dict[str, Any]:
         },
         "comparisons": comparisons,
     }
+    if output is not None:
+        write_comparison(comparison, Path(output))
+    return comparison
 
 
-def _check_distinct(models: Sequence[tuple[str, Sequence[Path]]]) -> None:
-    """Raise UserError where a result is pooled twice, or two models are the same results."""
+def _several(given: Result | Sequence[Result]) -> list[Path | dict[str, Any]]:
+    """The results of one model, as a list."""
+    results: list[Result] = [given] if isinstance(given, str | Path | dict) else list(given)
+    return [Path(result) if isinstance(result, str) else result for result in results]
+
+
+def _evaluation(result: Path | dict[str, Any]) -> dict[str, Any]:
+    return result if isinstance(result, dict) else load_evaluation(result)
+
+
+def _check_distinct(models: Mapping[str, Sequence[Path | dict[str, Any]]]) -> None:
+    """Raise UserError where a file is pooled twice, or two models are the same files."""
     owner: dict[frozenset[Path], str] = {}
-    for name, paths in models:
+    for name, results in models.items():
+        paths = [result for result in results if isinstance(result, Path)]
+        if len(paths) < len(results):
+            continue
         files = [(path / "evaluation.json" if path.is_dir() else path).resolve() for path in paths]
         for path, file in zip(paths, files, strict=True):
             if files.count(file) > 1:

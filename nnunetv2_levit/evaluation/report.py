@@ -1,6 +1,6 @@
 """A whole report from evaluations: tables, comparison, papers' rows, pictures, and one HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,11 @@ from typing import Any
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.compare import compare, write_comparison
-from nnunetv2_levit.evaluation.evaluate import load_evaluation
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, tables_of
 from nnunetv2_levit.evaluation.qualitative import case_rows, label_names
 from nnunetv2_levit.evaluation.speed_accuracy import load_benchmark, measured_points, printed_points
-from nnunetv2_levit.evaluation.stored import with_summaries
+from nnunetv2_levit.evaluation.stored import load_evaluation, with_summaries
 from nnunetv2_levit.evaluation.training_curves import write_curves
 from nnunetv2_levit.figures import draw_cases, draw_speed_accuracy
 from nnunetv2_levit.files import check_writable, write_json, write_text, write_whole, written_together
@@ -24,11 +23,11 @@ PAGE = "report.html"
 
 
 @dataclass(frozen=True)
-class Request:
+class ReportRequest:
     """What goes into a report.
 
     Attributes:
-        evaluations: name and result of `evaluate` for each model; the first is the one compared with.
+        evaluations: from the name of each model to its result of `evaluate`; the first is the one compared with.
         images: folder of the evaluated images, for the panel of worst, median and best case.
         curves: fold folders whose training curves are drawn.
         benchmark: JSON of `nnunetv2_levit benchmark`, for speed against accuracy.
@@ -36,7 +35,7 @@ class Request:
         paper_dataset: the dataset's name in the papers; the evaluated dataset's by default.
     """
 
-    evaluations: Sequence[tuple[str, Path]]
+    evaluations: Mapping[str, Path]
     output: Path
     images: Path | None = None
     curves: Sequence[Path] = ()
@@ -45,7 +44,7 @@ class Request:
     paper_dataset: str | None = None
 
 
-def write_report(request: Request) -> Path:
+def write_report(request: ReportRequest) -> Path:
     """Write ``report.html``, ``report.json`` and the tables and pictures within them, or nothing; returns the page.
 
     Raises:
@@ -56,7 +55,7 @@ def write_report(request: Request) -> Path:
     if (request.benchmark is None) != (not request.networks):
         raise UserError("--benchmark and --network belong together: NAME=NETWORK for at least one of the results")
     check_writable(request.output, folder=True)
-    loaded = [{**load_evaluation(path), "name": name} for name, path in request.evaluations]
+    loaded = [{**load_evaluation(path), "name": name} for name, path in request.evaluations.items()]
     benchmark = None if request.benchmark is None else load_benchmark(request.benchmark)
     if request.images is not None and not request.images.is_dir():
         raise UserError(f"{request.images} is not a folder: give the folder of the evaluated images with --images")
@@ -66,7 +65,7 @@ def write_report(request: Request) -> Path:
 
 
 def _write(
-    request: Request, evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any] | None, folder: Path
+    request: ReportRequest, evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any] | None, folder: Path
 ) -> None:
     models = ", ".join(evaluation["name"] for evaluation in evaluations)
     dataset = request.paper_dataset or evaluations[0]["dataset"]
@@ -83,7 +82,7 @@ def _write(
     parts: list[str | Picture] = [f"# {markdown_text(title)}\n"]
 
     if len(evaluations) > 1:
-        content["comparison"] = compare([(name, [path]) for name, path in request.evaluations])
+        content["comparison"] = compare(request.evaluations)
         write_comparison(content["comparison"], folder)
         parts += [
             _lowered(comparison_markdown(content["comparison"])),

@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, METRICS
-from nnunetv2_levit.evaluation.evaluate import protocol_summary, summaries
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES
-from nnunetv2_levit.files import write_json, write_text, written_together
+from nnunetv2_levit.evaluation.summaries import protocol_summary, summaries
+from nnunetv2_levit.files import read_json, write_json, write_text, written_together
 from nnunetv2_levit.tables import evaluation_csv, evaluation_markdown
 
 # metrics that have no value, by the presence of the structure (see EMPTY_RULES)
@@ -27,6 +28,18 @@ def write_evaluation(result: dict[str, Any], folder: Path) -> None:
         write_json(partial / "evaluation.json", result)
         write_text(partial / "evaluation.md", evaluation_markdown(result))
         write_text(partial / "evaluation.csv", evaluation_csv(result))
+
+
+def load_evaluation(path: Path) -> dict[str, Any]:
+    """An evaluation from its JSON file or the folder that `evaluate` wrote.
+
+    Raises:
+        UserError: there is none, or it is damaged; the sentence names file and place.
+    """
+    file = path / "evaluation.json" if path.is_dir() else path
+    content = read_json(file, what="a result of `nnunetv2_levit evaluate`", schema=schemas.EVALUATION)
+    check_consistent(content, file)
+    return content
 
 
 def check_consistent(evaluation: dict[str, Any], path: Path) -> None:

@@ -103,14 +103,23 @@ def compare(network: nn.Module, model: bytes, images: Tensor) -> dict[str, float
     return {"max_abs_difference": difference, "max_abs_logit": largest}
 
 
-def export_model(
-    *, model: Path, output: Path, fold: int | str, checkpoint: str, trust_checkpoint: bool = False
+def export(
+    model: str | Path,
+    *,
+    output: str | Path,
+    fold: int | str = 0,
+    checkpoint: str = "checkpoint_final.pth",
+    trust_checkpoint: bool = False,
 ) -> dict[str, Any]:
     """Write one fold of a trained model as ONNX, and beside it a JSON file of what it is; returns the latter.
 
     The file is checked against torch before it gets its name: on slices of the dataset where its preprocessed cases
     are here, on random images otherwise.
+
+    Raises:
+        UserError: no readable trained 2D model, an output that can't be written, or logits that differ from torch's.
     """
+    model, output = Path(model), Path(output)
     require_onnx()
     if output.suffix != ".onnx":
         raise UserError(f"{output} does not end in .onnx: name the file to write with -o model.onnx")

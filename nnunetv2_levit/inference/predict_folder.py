@@ -113,8 +113,8 @@ def _check_previous_stage(needed: str | None, given: Path | None) -> None:
         raise UserError(f"there is no folder {given} of predictions of {needed} (-prev_stage_predictions)")
 
 
-def predict_folder(*, model: Path, source: Path, output: Path, settings: Settings) -> None:
-    """Segment every case of ``source`` into ``output``.
+def predict_folder(*, model: Path, source: Path, output: Path, settings: Settings) -> list[Path]:
+    """Segment every case of ``source`` into ``output``; returns the segmentations, those written before included.
 
     Raises:
         UserError: something is missing or unusable; nothing was computed.
@@ -146,6 +146,8 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
     if not predictor.is_batched:
         _check_files(cases, file_ending=folder.dataset["file_ending"], settings=settings)
     _make_output(output)
+    ending = folder.dataset["file_ending"]
+    written = [Path(f"{case.target}{ending}") for case in cases[settings.part :: settings.parts]]
     common = dict(
         save_probabilities=settings.save_probabilities,
         overwrite=not settings.continue_prediction,
@@ -153,7 +155,7 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
     )
     if settings.preprocessing_workers == settings.exporting_workers == 0 and not predictor.is_batched:
         predictor.predict_from_files_sequential(str(source), str(output), **common)
-        return
+        return written
     predictor.predict_from_files(
         str(source),
         str(output),
@@ -163,3 +165,4 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
         part_id=settings.part,
         **common,
     )
+    return written

@@ -1,5 +1,7 @@
 """The network registry: networks by name, built with `create`. Needs torch and timm only, not nnU-Net.
 
+The registry itself is read without torch: a network's module is imported when the network is built.
+
 The contract that every network keeps (tested in tests/network_architectures/test_contract.py):
 
 - constructed with keywords; ``forward`` maps (B, C, H, W) to logits (B, K, H, W), or to a list of logits with the full
@@ -11,20 +13,22 @@ The contract that every network keeps (tested in tests/network_architectures/tes
 - trained with all outputs, every parameter receives a gradient.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.base import MAX_SIZE, MIN_SIZE, Family, SegmentationNetwork
-from nnunetv2_levit.network_architectures.layers.grids import Grid
-from nnunetv2_levit.network_architectures.levit_unet.model import FAMILY as LEVIT_UNET
-from nnunetv2_levit.network_architectures.unet2022.model import FAMILY as UNET2022
-from nnunetv2_levit.network_architectures.vit_hybrids.cats2d import FAMILY as CATS2D
-from nnunetv2_levit.network_architectures.vit_hybrids.transfuse import FAMILY as TRANSFUSE
-from nnunetv2_levit.network_architectures.vit_hybrids.transunet import FAMILY as TRANSUNET
-from nnunetv2_levit.network_architectures.vit_hybrids.unetr2d import FAMILY as UNETR2D
+from nnunetv2_levit.network_architectures.family import MAX_SIZE, MIN_SIZE, Family
+from nnunetv2_levit.network_architectures.levit_unet.sizes import FAMILY as LEVIT_UNET
+from nnunetv2_levit.network_architectures.unet2022.sizes import FAMILY as UNET2022
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CATS2D, TRANSFUSE, TRANSUNET, UNETR2D
 
-__all__ = ["FAMILIES", "MAX_SIZE", "MIN_SIZE", "REGISTRY", "Family", "SegmentationNetwork", "create"]
+if TYPE_CHECKING:
+    from nnunetv2_levit.network_architectures.base import SegmentationNetwork
+    from nnunetv2_levit.network_architectures.layers.grids import Grid
+
+__all__ = ["FAMILIES", "MAX_SIZE", "MIN_SIZE", "REGISTRY", "Family", "create", "list_networks"]
 
 FAMILIES: tuple[Family, ...] = (LEVIT_UNET, UNET2022, TRANSFUSE, TRANSUNET, UNETR2D, CATS2D)
 
@@ -33,8 +37,20 @@ REGISTRY: dict[str, Callable[..., SegmentationNetwork]] = {
 }
 
 
+def list_networks() -> list[str]:
+    """Names of all registered networks, as `create` takes them."""
+    return list(REGISTRY)
+
+
 def create(name: str, *, in_channels: int, num_classes: int, image_size: Grid, **options: Any) -> SegmentationNetwork:
-    """Build a registered network for ``image_size`` (height, width) in pixels; ``options`` are its own keywords.
+    """Build a registered network with random weights (pretrained ones with ``pretrained=``).
+
+    Args:
+        name: one of `list_networks`.
+        in_channels: channels of the images (B, in_channels, H, W).
+        num_classes: channels of the logits (B, num_classes, H, W).
+        image_size: (height, width) of the patches in pixels, 32 to 1024 each.
+        options: the network's own keywords, such as ``auxiliary_heads=True``.
 
     Raises:
         UserError: unknown name, a size outside 32 to 1024, or a channel or class count below 1.

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, TypedDict
+from typing import ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.family import MAX_SIZE, MIN_SIZE
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, pad_to_multiple, spatial_size
 from nnunetv2_levit.network_architectures.pretrained import (
     IMAGENET_SIZE,
@@ -22,7 +22,6 @@ from nnunetv2_levit.network_architectures.pretrained import (
     find_weights,
 )
 
-MIN_SIZE, MAX_SIZE = 32, 1024  # pixels a side
 RGB = 3
 
 
@@ -207,23 +206,3 @@ class SegmentationNetwork(nn.Module):
         if is_kernel and value.shape[1] == RGB and target.shape[1] == self.in_channels != RGB:
             return adapt_first_convolution(value, self.in_channels)
         return value, None
-
-
-@dataclass(frozen=True)
-class Family:
-    """The registered networks of one paper, and which of them can stand for the others.
-
-    Attributes:
-        networks: from name to constructor.
-        smallest: those that between them run all code of the family, the smallest first.
-        others: how the rest differ from these: in widths, in the number of blocks, or in what they are built of.
-    """
-
-    networks: dict[str, Callable[..., SegmentationNetwork]]
-    smallest: tuple[str, ...]
-    others: Literal["wider", "deeper", "other parts"]
-
-    @property
-    def not_smallest(self) -> list[str]:
-        """The others."""
-        return [name for name in self.networks if name not in self.smallest]

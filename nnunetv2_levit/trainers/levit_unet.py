@@ -1,9 +1,7 @@
 """The LeViT-UNet family of trainers."""
 
-from typing import Any
-
-from nnunetv2_levit.network_architectures.levit_unet.encoder import LEVIT_VARIANTS
-from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
+from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
+from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 # Section 4.2 of the paper. Its 400 passes over ACDC (80 patients, about 1520 slices, batch 8: 190 iterations each) are
@@ -22,12 +20,12 @@ PAPER_RECIPE = Recipe(
     rotation_degrees=(-20.0, 20.0),  # the paper gives no range; this is TransUNet's, whose protocol it follows
 )
 
-SKIPS = 4  # the network's own
 
-
-def _skips_of_conv(_: str, options: frozenset[str]) -> dict[str, Any]:
+def _skips_of_conv(_: str, options: frozenset[str]) -> Consequences:
     """Without a transformer c4 is the decoder's only input and stays: three skips are all of them."""
-    return {"network_options": {"skips": SKIPS}} if "conv" in options else {}
+    if "conv" in options:
+        return Consequences(network_options={"skips": SKIPS})
+    return Consequences()
 
 
 OPTIONS = (

@@ -5,18 +5,22 @@ it). ``_<N>iterations`` sets the iterations of an epoch (250 otherwise) and N/5 
 tests and small machines.
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.trainers.families import Family, Option
-from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
 from nnunetv2_levit.trainers.levit_unet import LEVIT_UNET
 from nnunetv2_levit.trainers.transfuse import TRANSFUSE
 from nnunetv2_levit.trainers.transunet import CATS2D, TRANSUNET, UNETR2D
 from nnunetv2_levit.trainers.unet2022 import UNET2022
+
+if TYPE_CHECKING:
+    from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
 
 FAMILIES: dict[str, Family] = {
     family.name: family for family in (LEVIT_UNET, UNET2022, TRANSFUSE, TRANSUNET, UNETR2D, CATS2D)
@@ -54,8 +58,10 @@ def _option(family: Family, word: str) -> Option | None:
     for option in family.options:
         if option.name == word:
             return option
+        if option.parameter is None:
+            continue
         stem = option.name.removesuffix("<N>")
-        if stem != option.name and (match := re.fullmatch(rf"{stem}([1-9][0-9]*)", word)):
+        if match := re.fullmatch(rf"{stem}([1-9][0-9]*)", word):
             return replace(option, network_options={option.parameter: int(match.group(1))})
     return None
 
@@ -124,11 +130,14 @@ def _with_blocks(parsed: ParsedName, blocks: int) -> ParsedName:
     if family.sizes_by_blocks:
         size = family.sizes_by_blocks.get(blocks, family.default_size)
     if family.blocks[size] != blocks:
-        chosen.append((f"blocks{blocks}", _option(family, f"blocks{blocks}")))
+        word = f"blocks{blocks}"
+        option = _option(family, word)
+        assert option is not None  # every family that counts its blocks has this option
+        chosen.append((word, option))
     order = {option.name: position for position, option in enumerate(family.options)}
     chosen.sort(key=lambda pair: order[pair[1].name])
-    words, options = ([pair[index] for pair in chosen] for index in (0, 1))
-    return replace(parsed, size=size, words=tuple(words), options=tuple(options))
+    words = tuple(word for word, _ in chosen)
+    return replace(parsed, size=size, words=words, options=tuple(option for _, option in chosen))
 
 
 def truncated_name(name: str, blocks: int) -> str:
@@ -161,9 +170,9 @@ def _attributes(parsed: ParsedName) -> dict[str, Any]:
         network_options |= option.network_options
         attributes |= option.attributes
         if option.resolve is not None:
-            resolved = option.resolve(size, chosen)
-            network_options |= resolved.pop("network_options", {})
-            attributes |= resolved
+            consequences = option.resolve(size, chosen)
+            network_options |= consequences.network_options
+            attributes |= consequences.attributes
         if option.name == "pretrained":
             attributes.setdefault("pretrained", family.pretrained_tags[size])
     return {**attributes, "network_options": network_options}
@@ -229,6 +238,8 @@ def trainer_class(name: str) -> type[HybridTrainer]:
     Raises:
         UserError: the name is not in the grammar; the sentence says which word is wrong.
     """
+    from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer  # here, as names are listed without torch
+
     parsed = parse(name)
     attributes = _attributes(parsed)
     lines = [
@@ -242,4 +253,4 @@ def trainer_class(name: str) -> type[HybridTrainer]:
         "__qualname__": name,
         "__doc__": "\n\n".join(lines),
     }
-    return type(name, (parsed.family.base,), attributes)
+    return type(name, (HybridTrainer,), attributes)

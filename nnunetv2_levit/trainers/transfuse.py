@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNNS
-from nnunetv2_levit.network_architectures.vit_hybrids.transfuse import TRANSFUSE_SIZES
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSFUSE_SIZES
 from nnunetv2_levit.trainers.families import Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from nnunetv2_levit.evaluation import report as report_module
-from nnunetv2_levit.evaluation.evaluate import Request, evaluate
-from nnunetv2_levit.evaluation.stored import write_evaluation
+from nnunetv2_levit.evaluation.evaluate import evaluate
 from tests.evaluation.conftest import folders  # noqa: F401 (a fixture)
 from tests.support.faults import assert_refused, run, snapshot
 from tests.support.json_fuzz import BENCHMARK
@@ -15,10 +14,7 @@ from tests.support.json_fuzz import BENCHMARK
 @pytest.fixture
 def results(folders):  # noqa: F811
     for name in ("A", "B"):
-        write_evaluation(
-            evaluate(Request(predictions=folders / name, truth=folders / "labelsTr")), folders / name / "r"
-        )
-        (folders / name / "r").rename(folders / f"{name}-result")
+        evaluate(predictions=folders / name, truth=folders / "labelsTr", output=folders / f"{name}-result")
     (folders / "benchmark.json").write_text(json.dumps(BENCHMARK))
     (folders / "file").write_text("")
     return folders

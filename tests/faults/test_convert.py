@@ -16,7 +16,7 @@ from PIL import Image
 from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.cases import ReadOptions
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
-from nnunetv2_levit.dataset_conversion.converter import Request, make_splits
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, make_splits
 from nnunetv2_levit.dataset_conversion.raw_dataset import write_raw_dataset
 from nnunetv2_levit.errors import UserError
 from tests.dataset_conversion.test_converters import (
@@ -519,7 +519,7 @@ def test_a_raw_folder_that_no_system_takes_is_named(source, tmp_path, monkeypatc
     [({0: 0, 256: 1}, "256"), ({0: 0, -1: 1}, "-1"), ({0: 0, 1: 4}, "mapped to 4"), ({0: 0, 1: 300}, "mapped to 300")],
 )
 def test_a_wrong_map_of_labels_is_refused(label_map, words, phantom, raw):
-    plan = ACDC.plan(Request(phantom, 9))
+    plan = ACDC.plan(ConversionRequest(phantom, 9))
     with pytest.raises(UserError, match=words):
         write_raw_dataset(
             plan.description,

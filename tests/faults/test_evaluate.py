@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 
-from nnunetv2_levit.evaluation.evaluate import load_evaluation
+from nnunetv2_levit.evaluation.stored import load_evaluation
 from tests.evaluation.conftest import LABELS, heart, write_labels
 from tests.support.faults import assert_refused, run, snapshot
 

@@ -97,7 +97,7 @@ def test_a_model_that_differs_from_torch_is_not_kept(model_folder, exported, tmp
     monkeypatch.setattr(export, "load_fold", lambda *_, **__: trained)
     monkeypatch.setattr(export, "to_onnx", lambda *_, **__: exported.read_bytes())
     with pytest.raises(UserError, match="differ from torch's by 1"):
-        export.export_model(model=model_folder[0], output=tmp_path / "m.onnx", fold=0, checkpoint="c")
+        export.export(model_folder[0], output=tmp_path / "m.onnx", fold=0, checkpoint="c")
     assert not list(tmp_path.iterdir())
 
 

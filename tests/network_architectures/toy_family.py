@@ -5,7 +5,8 @@ from functools import partial
 import torch.nn.functional as F
 from torch import nn
 
-from nnunetv2_levit.network_architectures.base import Family, SegmentationNetwork, check_choice
+from nnunetv2_levit.network_architectures.base import SegmentationNetwork, check_choice
+from nnunetv2_levit.network_architectures.family import Family
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import DoubleConv, UpsampleConvBlock
 from nnunetv2_levit.network_architectures.layers.grids import spatial_size
 

@@ -19,8 +19,7 @@ from time import perf_counter
 import nibabel
 import numpy as np
 
-from nnunetv2_levit.dataset_conversion.acdc import ACDC
-from nnunetv2_levit.dataset_conversion.converter import Request, convert
+from nnunetv2_levit.dataset_conversion.convert import convert
 
 
 def enlarge(source: Path, target: Path, cases: int) -> None:
@@ -49,7 +48,7 @@ def main() -> None:
         times: dict[str, list[float]] = {"convert": [], "copy three times": []}
         for _ in range(12):
             start = perf_counter()
-            convert(ACDC, Request(root / "source", 27))
+            convert("acdc", source=root / "source", dataset_id=27)
             times["convert"].append(perf_counter() - start)
             shutil.rmtree(root / "raw")
             start = perf_counter()

@@ -23,9 +23,8 @@ from types import SimpleNamespace
 import torch
 from tqdm import tqdm
 
-from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
-from nnunetv2_levit.dataset_conversion.converter import Request, convert
+from nnunetv2_levit.dataset_conversion.convert import convert
 from nnunetv2_levit.nnunet.checkpoints import RESUMABLE, load_checkpoint
 from nnunetv2_levit.nnunet.configurations import add_configuration
 
@@ -50,7 +49,8 @@ def prepare(work: Path) -> Path:
     os.environ |= {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
     os.environ |= {"nnUNet_extTrainer": str(work / "trainer"), "nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1"}
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    convert(ACDC, Request(write_phantom(work / "source", patients=5, size=56, slices=2), DATASET_ID))
+    source = write_phantom(work / "source", patients=5, size=56, slices=2)
+    convert("acdc", source=source, dataset_id=DATASET_ID)
     plan = [Path(sys.executable).with_name("nnUNetv2_plan_and_preprocess"), "-d", str(DATASET_ID), "-c", "2d"]
     subprocess.run([*plan, "-np", "1", "-npfp", "1"], check=True, stdout=subprocess.DEVNULL)
     add_configuration(dataset_id=DATASET_ID, base="2d", patch_size=(48, 40), batch_size=2)

@@ -25,8 +25,7 @@ import SimpleITK as sitk
 import torch
 from tqdm import tqdm
 
-from nnunetv2_levit.dataset_conversion.acdc import ACDC
-from nnunetv2_levit.dataset_conversion.converter import Request, convert
+from nnunetv2_levit.dataset_conversion.convert import convert
 from nnunetv2_levit.inference.batching import BatchRunner, keep_freed_memory
 from nnunetv2_levit.nnunet.environment import set_up_process
 
@@ -53,7 +52,7 @@ def prepare(acdc: Path, root: Path, cases: int, slices: int | None) -> tuple[Pat
     source.mkdir(parents=True)
     for patient in sorted(path for path in (acdc / "training").iterdir() if path.is_dir())[: max(5, (cases + 1) // 2)]:
         (source / patient.name).symlink_to(patient.resolve(), target_is_directory=True)
-    raw = convert(ACDC, Request(source.parent, DATASET))
+    raw = convert("acdc", source=source.parent, dataset_id=DATASET).folder
     program("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "--no_pp", "-npfp", "2")
     images = root / "images"
     images.mkdir()

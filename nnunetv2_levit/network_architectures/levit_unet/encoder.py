@@ -3,7 +3,6 @@
 The stem and the MLP are timm's, and so are all names in the state dict, so that timm's ImageNet checkpoints fit.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 from timm.layers import DropPath
@@ -12,25 +11,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.grids import Grid, halved, spatial_size, stage_grids
 from nnunetv2_levit.network_architectures.levit_unet.attention import Attention
-
-
-@dataclass(frozen=True)
-class LeViTVariant:
-    """One column of the LeViT paper's Table 1; widths, heads and depths are per stage."""
-
-    widths: tuple[int, int, int]
-    heads: tuple[int, int, int]
-    key_dim: int
-    depths: tuple[int, int, int]
-    drop_path: float
-    timm_tag: str
-
-
-LEVIT_VARIANTS = {
-    "128s": LeViTVariant((128, 256, 384), (4, 6, 8), 16, (2, 3, 4), 0.0, "levit_128s.fb_dist_in1k"),
-    "192": LeViTVariant((192, 288, 384), (3, 5, 6), 32, (4, 4, 4), 0.0, "levit_192.fb_dist_in1k"),
-    "384": LeViTVariant((384, 512, 768), (6, 9, 12), 32, (4, 4, 4), 0.1, "levit_384.fb_dist_in1k"),
-}
+from nnunetv2_levit.network_architectures.levit_unet.sizes import LeViTVariant
 
 ATTENTION_RATIO, SUBSAMPLING_ATTENTION_RATIO, MLP_RATIO = 2, 4, 2
 

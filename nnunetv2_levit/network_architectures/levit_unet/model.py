@@ -7,13 +7,12 @@ logits predicted at half resolution and upsampled.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.base import Family, SegmentationNetwork, check_blocks, check_choice
+from nnunetv2_levit.network_architectures.base import SegmentationNetwork, check_blocks, check_choice
 from nnunetv2_levit.network_architectures.layers.attention_bias import (
     BiasPolicy,
     check_bias_policy,
@@ -21,7 +20,8 @@ from nnunetv2_levit.network_architectures.layers.attention_bias import (
 )
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 from nnunetv2_levit.network_architectures.levit_unet.decoder import SCALES, LeViTUNetDecoder
-from nnunetv2_levit.network_architectures.levit_unet.encoder import LEVIT_VARIANTS, LeViTEncoder
+from nnunetv2_levit.network_architectures.levit_unet.encoder import LeViTEncoder
+from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
 from nnunetv2_levit.network_architectures.pretrained import LoadReport, PretrainedPart, WeightSource
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class LeViTUNet(SegmentationNetwork):
         *,
         variant: str,
         transformer: bool = True,
-        skips: int = 4,
+        skips: int = SKIPS,
         identity_attention: bool = False,
         blocks: int | None = None,
         drop_path: float | None = None,
@@ -102,16 +102,3 @@ class LeViTUNet(SegmentationNetwork):
         if self.identity_attention:
             raise UserError("LeViT-UNet with identity attention has no pretrained weights: train it from scratch")
         return super().load_pretrained(sources)
-
-
-FAMILY = Family(
-    networks={
-        **{f"levit_unet_{variant}": partial(LeViTUNet, variant=variant) for variant in LEVIT_VARIANTS},
-        **{
-            f"levit_unet_{variant}_conv": partial(LeViTUNet, variant=variant, transformer=False)
-            for variant in LEVIT_VARIANTS
-        },
-    },
-    smallest=("levit_unet_128s", "levit_unet_128s_conv"),
-    others="wider",
-)

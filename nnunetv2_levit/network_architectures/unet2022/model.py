@@ -7,15 +7,13 @@ Follows the authors' code; ``variant="paper"`` builds the blocks as Eq. 2 to 4 p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.base import Family, SegmentationNetwork, check_blocks, check_choice
+from nnunetv2_levit.network_architectures.base import SegmentationNetwork, check_blocks, check_choice
 from nnunetv2_levit.network_architectures.layers.attention_bias import (
     BiasPolicy,
     check_bias_policy,
@@ -26,6 +24,7 @@ from nnunetv2_levit.network_architectures.pretrained import LoadReport, Pretrain
 from nnunetv2_levit.network_architectures.unet2022.decoder import Decoder
 from nnunetv2_levit.network_architectures.unet2022.encoder import Encoder
 from nnunetv2_levit.network_architectures.unet2022.pi_block import BlockDesign
+from nnunetv2_levit.network_architectures.unet2022.sizes import BLOCKS_PER_STAGE, UNET2022_SIZES
 from nnunetv2_levit.network_architectures.unet2022.window_attention import WindowAttention
 from nnunetv2_levit.network_architectures.unet2022.windows import STAGES, choose_windows, encoder_grids, given_windows
 
@@ -34,24 +33,7 @@ if TYPE_CHECKING:
 
     from nnunetv2_levit.network_architectures.base import SharedArguments
 
-BLOCKS_PER_STAGE = 3
 DROP_PATH = 0.2
-
-
-@dataclass(frozen=True)
-class UNet2022Size:
-    """Embedding width and heads of the first stage (both double from stage to stage), and timm's matching ConvNeXt."""
-
-    width: int
-    heads: int
-    timm_tag: str
-
-
-UNET2022_SIZES = {
-    "tiny": UNet2022Size(96, 3, "convnext_tiny.fb_in1k"),
-    "base": UNet2022Size(128, 4, "convnext_base.fb_in1k"),
-    "large": UNet2022Size(192, 6, "convnext_large.fb_in1k"),
-}
 
 
 def drop_path_rates(stages: int, depth: int, highest: float) -> list[list[float]]:
@@ -197,10 +179,3 @@ class UNet2022(SegmentationNetwork):
         if not self.pretrained_parts:
             raise UserError("UNet-2022 with Swin blocks has no part that ConvNeXt's weights fit: train it from scratch")
         return super().load_pretrained(sources)
-
-
-FAMILY = Family(
-    networks={f"unet2022_{size}": partial(UNet2022, size=size) for size in UNET2022_SIZES},
-    smallest=("unet2022_tiny",),
-    others="wider",
-)

@@ -5,13 +5,11 @@ The form of Petitjean, Hasany and Meriaudeau (2023): 2D UNETR whose maps are add
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.base import Family
-from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNNS
-from nnunetv2_levit.network_architectures.vit_hybrids.unetr2d import BLOCKS, PyramidNetwork
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import BLOCKS, CNNS
+from nnunetv2_levit.network_architectures.vit_hybrids.unetr2d import PyramidNetwork
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -37,14 +35,3 @@ class CATS2D(PyramidNetwork):
         if resnet not in RESNETS:
             raise UserError(f"2D CATS has the backbones {' and '.join(RESNETS)}, not {resnet!r}")
         super().__init__(backbone=CNNS[resnet], blocks=blocks, dropout=dropout, **shared)
-
-
-FAMILY = Family(
-    networks={
-        "cats2d": CATS2D,
-        "cats2d_3blocks": partial(CATS2D, blocks=3),
-        "cats2d_1block": partial(CATS2D, blocks=1),
-    },
-    smallest=("cats2d_1block",),
-    others="deeper",
-)

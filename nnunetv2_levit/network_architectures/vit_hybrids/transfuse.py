@@ -6,20 +6,19 @@ a gradient; it is left out here: 26,248,341 parameters instead of 26,248,725 for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.base import Family, check_blocks, check_choice
+from nnunetv2_levit.network_architectures.base import check_blocks, check_choice
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, ResidualDoubleConv
 from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size, token_grid
 from nnunetv2_levit.network_architectures.layers.upsampled_convolution import upsample
 from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
-from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNN_NAMES, CNNS, build_cnn
+from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNN_NAMES, build_cnn
 from nnunetv2_levit.network_architectures.vit_hybrids.fusion import AttentionGate, BiFusion
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSFUSE_SIZES
 from nnunetv2_levit.network_architectures.vit_hybrids.vit_encoder import PATCH, ViTEncoder
 from nnunetv2_levit.network_architectures.vit_hybrids.vit_network import VIT_NAMES, ViTNetwork
 
@@ -27,24 +26,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from nnunetv2_levit.network_architectures.base import SharedArguments
-
-
-@dataclass(frozen=True)
-class TransFuseSize:
-    """Backbones of one variant: the CNN, and the transformer's width, heads, blocks and timm's weights."""
-
-    cnn: str
-    width: int
-    heads: int
-    blocks: int
-    timm_tag: str
-
-
-TRANSFUSE_SIZES = {
-    "s": TransFuseSize("resnet34", 384, 6, 8, "deit_small_patch16_224.fb_in1k"),
-    "l": TransFuseSize("res2net50", 768, 12, 10, "deit_base_patch16_224.fb_in1k"),
-    "lstar": TransFuseSize("resnetv2_50", 768, 12, 12, "vit_base_patch16_224.orig_in21k"),
-}
 
 
 class GatedUp(nn.Module):
@@ -141,10 +122,3 @@ class TransFuse(ViTNetwork):
         f2 = self.ups[1](f1, self.fusions[2](g2, t2))
         maps = [f2, t2, f0] if auxiliary else [f2]
         return self.decoder(maps, spatial_size(images))
-
-
-FAMILY = Family(
-    networks={f"transfuse_{size}": partial(TransFuse, size=size) for size in TRANSFUSE_SIZES},
-    smallest=("transfuse_s",),
-    others="other parts",
-)

@@ -5,17 +5,17 @@ The truncated forms keep the first blocks and are otherwise the same network (Pe
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.base import Family, check_blocks
+from nnunetv2_levit.network_architectures.base import check_blocks
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, UpsampleConvBlock
 from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size, token_grid
 from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
 from nnunetv2_levit.network_architectures.vit_hybrids.resnetv2_encoder import STEM_WIDTH, WIDTHS, ResNetV2Encoder
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import BLOCKS, TRANSUNET_TAG
 from nnunetv2_levit.network_architectures.vit_hybrids.vit_encoder import PATCH, ViTEncoder
 from nnunetv2_levit.network_architectures.vit_hybrids.vit_network import VIT_NAMES, ViTNetwork
 
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 
     from nnunetv2_levit.network_architectures.base import SharedArguments
 
-BLOCKS = 12
 VIT_WIDTH, HEADS = 768, 12
 REDUCED_WIDTH = 512
 DECODER_WIDTHS = (256, 128, 64, 16)
-TIMM_TAG = "vit_base_r50_s16_224.orig_in21k"
 
 
 class TransUNetDecoder(nn.Module):
@@ -76,7 +74,7 @@ class TransUNet(ViTNetwork):
     """
 
     deep_supervision_scales = (1.0, 0.5, 0.25)
-    pretrained_parts = (PretrainedPart(TIMM_TAG, ((r"cnn\.(.+)", r"patch_embed.backbone.\1"), VIT_NAMES)),)
+    pretrained_parts = (PretrainedPart(TRANSUNET_TAG, ((r"cnn\.(.+)", r"patch_embed.backbone.\1"), VIT_NAMES)),)
 
     def __init__(self, *, blocks: int = BLOCKS, dropout: float = 0.1, **shared: Unpack[SharedArguments]) -> None:
         super().__init__(**shared)
@@ -100,14 +98,3 @@ class TransUNet(ViTNetwork):
         c2, c4, c8, c16 = self.cnn(images)
         tokens = self.vit(c16)[-1]
         return self.decoder(tokens, [c8, c4, c2], spatial_size(images), auxiliary=auxiliary)
-
-
-FAMILY = Family(
-    networks={
-        "transunet": TransUNet,
-        "transunet_3blocks": partial(TransUNet, blocks=3),
-        "transunet_1block": partial(TransUNet, blocks=1),
-    },
-    smallest=("transunet_1block",),
-    others="deeper",
-)

@@ -7,18 +7,18 @@ by concatenation, with the image itself at full resolution.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.base import Family, check_blocks
+from nnunetv2_levit.network_architectures.base import check_blocks
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import DeconvBlock, DoubleConv
 from nnunetv2_levit.network_architectures.layers.grids import token_grid
 from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
-from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNN, CNN_NAMES, STRIDES, build_cnn
+from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNN_NAMES, STRIDES, build_cnn
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import BLOCKS, CNN, UNETR2D_TAG
 from nnunetv2_levit.network_architectures.vit_hybrids.vit_encoder import PATCH, ViTEncoder
 from nnunetv2_levit.network_architectures.vit_hybrids.vit_network import VIT_NAMES, ViTNetwork
 
@@ -27,13 +27,11 @@ if TYPE_CHECKING:
 
     from nnunetv2_levit.network_architectures.base import SharedArguments
 
-BLOCKS = 12
 TAPS = (3, 6, 9)
 WIDTH, HEADS = 768, 12
 WIDTHS_ALONE = (WIDTH, 512, 256, 128)  # of the maps at 1/16, 1/8, 1/4 and 1/2 without a CNN
 IMAGE_WIDTH = 64
 TRUNCATED_WIDTH = 128
-TIMM_TAG = "vit_base_patch16_224.orig_in21k"
 
 
 def deconvolutions(in_channels: int, widths: Sequence[int]) -> nn.Sequential:
@@ -109,7 +107,7 @@ class PyramidNetwork(ViTNetwork):
         super().__init__(**shared)
         check_blocks(self.title, blocks, BLOCKS)
         self.truncated = blocks < BLOCKS
-        self.pretrained_parts = (PretrainedPart(TIMM_TAG, (VIT_NAMES,)),)
+        self.pretrained_parts = (PretrainedPart(UNETR2D_TAG, (VIT_NAMES,)),)
         widths = WIDTHS_ALONE
         if backbone is not None:
             self.pretrained_parts = (PretrainedPart(backbone.timm_tag, CNN_NAMES), *self.pretrained_parts)
@@ -169,14 +167,3 @@ class UNETR2D(PyramidNetwork):
 
     def __init__(self, *, blocks: int = BLOCKS, dropout: float = 0.1, **shared: Unpack[SharedArguments]) -> None:
         super().__init__(backbone=None, blocks=blocks, dropout=dropout, **shared)
-
-
-FAMILY = Family(
-    networks={
-        "unetr2d": UNETR2D,
-        "unetr2d_3blocks": partial(UNETR2D, blocks=3),
-        "unetr2d_1block": partial(UNETR2D, blocks=1),
-    },
-    smallest=("unetr2d_1block",),
-    others="deeper",
-)
