@@ -200,6 +200,7 @@ class _Chain:
             **os.environ,
             **{f"nnUNet_{name}": str(nnunet / name) for name in ("raw", "preprocessed", "results")},
             "nnUNet_n_proc_DA": "2",
+            "nnUNet_def_n_proc": "2",  # nnU-Net starts 8 by default, for seconds each
             "PYTHONUNBUFFERED": "1",
             "PYTHONWARNINGS": "ignore",
         }
