@@ -46,7 +46,7 @@ def _load(model: Path, folds: list[str], checkpoint: str):
     """nnU-Net's predictor with the network and every fold's weights."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
     try:
         predictor.initialize_from_trained_model_folder(str(model), folds, checkpoint)
     except UserError:
