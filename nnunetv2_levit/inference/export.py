@@ -41,12 +41,7 @@ def load_fold(model: Path, fold: int | str, checkpoint: str, *, trust_checkpoint
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
     set_up_process()
-    predictor = BatchedPredictor(
-        device=torch.device("cpu"),
-        perform_everything_on_device=False,  # on a CPU nnU-Net would print that it does not
-        allow_tqdm=False,
-        trust_checkpoint=trust_checkpoint,
-    )
+    predictor = BatchedPredictor(device=torch.device("cpu"), allow_tqdm=False, trust_checkpoint=trust_checkpoint)
     predictor.initialize_from_trained_model_folder(str(model), (fold,), checkpoint)
     plans, configuration = predictor.plans_manager, predictor.configuration_manager
     if len(configuration.patch_size) != 2:
