@@ -5,7 +5,9 @@ the trained one by name and shape is taken over; what has another shape there is
 """
 
 import shutil
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,8 @@ def _load(model: Path, folds: list[str], checkpoint: str):
     """nnU-Net's predictor with the network and every fold's weights."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    with redirect_stdout(StringIO()):  # nnU-Net remarks on every device but CUDA's
+        predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
     try:
         predictor.initialize_from_trained_model_folder(str(model), folds, checkpoint)
     except UserError:

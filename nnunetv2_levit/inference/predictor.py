@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,8 @@ class BatchedPredictor(nnUNetPredictor):
         trust_checkpoint: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        with redirect_stdout(StringIO()):  # nnU-Net remarks on every device but CUDA's
+            super().__init__(*args, **kwargs)
         self.trust_checkpoint = trust_checkpoint
         self.accumulator, self.backend = accumulator, backend
         self.backends: list[Backend] | None = None
