@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import nnunetv2_levit
 from nnunetv2_levit.cli import datasets, demo, evaluation, models, networks, nnunet, prediction
-from nnunetv2_levit.errors import exit_on_user_error
+from nnunetv2_levit.cli.exit_codes import exit_on_user_error
 
 GROUPS = (nnunet, datasets, networks, models, prediction, evaluation, demo)
 
@@ -25,8 +25,10 @@ def _run_nnunet(command: str, arguments: Sequence[str]) -> None:
     set_up_process()
     if command == "train":
         from nnunetv2_levit.cli.train import checked_arguments
+        from nnunetv2_levit.nnunet.replacements import install
 
         arguments = checked_arguments(arguments)
+        install()
     (entry,) = entry_points(group="console_scripts", name=PASSED_THROUGH[command])
     sys.argv = [PASSED_THROUGH[command], *arguments]
     entry.load()()

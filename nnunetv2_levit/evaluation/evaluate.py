@@ -17,18 +17,17 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, METRICS, structure_metrics
 from nnunetv2_levit.evaluation.label_files import (
     Pair,
-    dataset_description,
     label_files,
     pair_folders,
     pair_model_folder,
     patients_of,
     read_pair,
-    structures_of,
 )
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS, Protocol
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, mean_of_structures, summarise
 from nnunetv2_levit.files import read_json
 from nnunetv2_levit.image_files import read_probabilities
+from nnunetv2_levit.nnunet.dataset_description import dataset_description, reader_of, structures_of
 
 # starting a process costs as much as evaluating some tens of small cases
 CASES_WORTH_A_PROCESS = 48
@@ -124,13 +123,6 @@ def evaluate_case(
         channels = {name: index if regions else structures[name][0] for index, name in enumerate(structures)}
         entry["protocol"] = _protocol_values(pair, labels, masks, PROTOCOLS[protocol], channels)
     return entry
-
-
-def reader_of(description: dict[str, Any]) -> type:
-    """nnU-Net's reader for the files of a dataset.json (its file ending, or the reader it names)."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    return determine_reader_writer_from_dataset_json(description, None, verbose=False)
 
 
 def evaluate(request: Request) -> dict[str, Any]:

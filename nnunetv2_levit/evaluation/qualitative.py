@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.evaluate import reader_of
 from nnunetv2_levit.evaluation.label_files import Pair, read_pair
 from nnunetv2_levit.image_files import read_images
+from nnunetv2_levit.nnunet.dataset_description import reader_of
 from nnunetv2_levit.plain_text import figure_label
 
 ERROR_COLOURS = {"missed": "#00e5ff", "spurious": "#ff1744", "wrong structure": "#ffea00"}
