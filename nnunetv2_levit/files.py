@@ -64,7 +64,7 @@ def _folder_made(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make a file beside ``path`` and rename it to ``path``; makes the folder where it is missing.
 
     The temporary name keeps the file ending, by which libraries choose the format.

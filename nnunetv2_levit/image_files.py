@@ -162,7 +162,7 @@ def differing_geometry(
     Returns its name (shape, spacing, origin, direction or affine) and both values; None where the grids are the same.
     """
     shapes, properties = (first[0], second[0]), (first[1], second[1])
-    facts = [("shape", 0.0, *(tuple(shape) for shape in shapes))]
+    facts: list[tuple[str, float, tuple, tuple]] = [("shape", 0.0, tuple(first[0]), tuple(second[0]))]
     facts.append(("spacing", 0.0, *(tuple(p["spacing"]) for p in properties)))
     if all("sitk_stuff" in p for p in properties):
         for name in ("origin", "direction"):

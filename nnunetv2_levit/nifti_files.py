@@ -6,6 +6,7 @@ from ``pixdim`` where nibabel's affine takes it from the sform. What two readers
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -35,7 +36,7 @@ def decompress(content: bytes) -> bytes:
     Raises:
         EOFError, isal_zlib.error: the stream ends early, is damaged, or something else follows it.
     """
-    parts = []
+    parts: list[bytes] = []
     if not content:
         raise EOFError("it is empty")
     while content:
@@ -55,7 +56,8 @@ def _parse(content: bytes) -> Header:
     Raises:
         HeaderDataError: this is no NIfTI file.
     """
-    for code, order in (("<", "little"), (">", "big")):
+    orders: tuple[tuple[str, Literal["little", "big"]], ...] = (("<", "little"), (">", "big"))
+    for code, order in orders:
         size = int.from_bytes(content[:4], order)
         if size in FIRST_VOXEL and len(content) >= size:
             kind = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
