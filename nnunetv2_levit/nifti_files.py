@@ -164,7 +164,7 @@ def load_nifti(path: Path) -> tuple[bytes, Header]:
             content = decompress(content)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
-    except (OSError, EOFError, MemoryError, isal_zlib.error) as error:
+    except (OSError, EOFError, MemoryError, isal_zlib.error) as error:  # type: ignore[misc]  # isal's stubs give it no base
         raise UserError(f"{path} is truncated or damaged ({error}): copy it anew from its source") from None
     try:
         header = _parse(content)

@@ -19,7 +19,7 @@ from nnunetv2_levit.nnunet.checkpoints import check_checkpoint, load_checkpoint,
 SEGMENTATION_HEADS = ".seg_layers."
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
+def unwrapped(network: nn.Module) -> Any:
     """The network itself, inside DistributedDataParallel and torch.compile's wrapper."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
@@ -32,7 +32,7 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
     Raises:
         UserError: an unreadable file, one that may run code, or weights of another network.
     """
-    module: Any = unwrapped(network)
+    module = unwrapped(network)
     trust = trusted_by_environment()
     if not hasattr(module, "adapt_state_dict"):
         check_checkpoint(fname, trust=trust, keys=("network_weights",))

@@ -158,7 +158,7 @@ class HybridTrainer(nnUNetTrainer):
             )
         if not supervised:
             return loss
-        outputs = len(self._get_deep_supervision_scales())
+        outputs = len(unwrapped(self.network).deep_supervision_scales)
         weights = np.array(self.recipe.output_weights or [0.5**index for index in range(outputs)])
         assert len(weights) == outputs  # nnU-Net would silently drop the outputs beyond
         return DeepSupervisionWrapper(loss, weights / weights.sum())
@@ -172,7 +172,7 @@ class HybridTrainer(nnUNetTrainer):
         )
         return optimizer, schedule
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:  # noqa: N802
         rotation, dummy_2d, initial_patch_size, mirror_axes = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
@@ -180,7 +180,7 @@ class HybridTrainer(nnUNetTrainer):
             rotation = tuple(float(angle) for angle in np.deg2rad(self.recipe.rotation_degrees))
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
-    def get_training_transforms(self, *args: Any, **kwargs: Any):
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:
         """nnU-Net's augmentation; with the recipe's ``mirror_rotate`` no change of intensity, scale or resolution."""
         pipeline = super().get_training_transforms(*args, **kwargs)
         if self.recipe.augmentation == "mirror_rotate":
