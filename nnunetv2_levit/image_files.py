@@ -161,15 +161,16 @@ def differing_geometry(
 
     Returns its name (shape, spacing, origin, direction or affine) and both values; None where the grids are the same.
     """
-    shapes, properties = (first[0], second[0]), (first[1], second[1])
-    facts = [("shape", 0.0, *(tuple(shape) for shape in shapes))]
-    facts.append(("spacing", 0.0, *(tuple(p["spacing"]) for p in properties)))
+    properties = (first[1], second[1])
+    facts: list[tuple[str, float, tuple, tuple]] = [("shape", 0.0, tuple(first[0]), tuple(second[0]))]
+    facts.append(("spacing", 0.0, tuple(first[1]["spacing"]), tuple(second[1]["spacing"])))
     if all("sitk_stuff" in p for p in properties):
         for name in ("origin", "direction"):
-            facts.append((name, GRID_TOLERANCE, *(tuple(p["sitk_stuff"][name]) for p in properties)))
+            ours, theirs = (tuple(p["sitk_stuff"][name]) for p in properties)
+            facts.append((name, GRID_TOLERANCE, ours, theirs))
     if all("nibabel_stuff" in p for p in properties):
-        affines = (tuple(np.ravel(p["nibabel_stuff"]["original_affine"])) for p in properties)
-        facts.append(("affine", GRID_TOLERANCE, *affines))
+        ours, theirs = (tuple(np.ravel(p["nibabel_stuff"]["original_affine"])) for p in properties)
+        facts.append(("affine", GRID_TOLERANCE, ours, theirs))
     for what, absolute, ours, theirs in facts:
         if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=GRID_TOLERANCE, atol=absolute):
             return what, ours, theirs

@@ -6,6 +6,7 @@ from ``pixdim`` where nibabel's affine takes it from the sform. What two readers
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -35,7 +36,7 @@ def decompress(content: bytes) -> bytes:
     Raises:
         EOFError, isal_zlib.error: the stream ends early, is damaged, or something else follows it.
     """
-    parts = []
+    parts: list[bytes] = []
     if not content:
         raise EOFError("it is empty")
     while content:
@@ -55,7 +56,8 @@ def _parse(content: bytes) -> Header:
     Raises:
         HeaderDataError: this is no NIfTI file.
     """
-    for code, order in (("<", "little"), (">", "big")):
+    orders: tuple[tuple[str, Literal["little", "big"]], ...] = (("<", "little"), (">", "big"))
+    for code, order in orders:
         size = int.from_bytes(content[:4], order)
         if size in FIRST_VOXEL and len(content) >= size:
             kind = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
@@ -162,7 +164,7 @@ def load_nifti(path: Path) -> tuple[bytes, Header]:
             content = decompress(content)
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
-    except (OSError, EOFError, MemoryError, isal_zlib.error) as error:
+    except (OSError, EOFError, MemoryError, isal_zlib.error) as error:  # type: ignore[misc]  # isal's stubs give it no base
         raise UserError(f"{path} is truncated or damaged ({error}): copy it anew from its source") from None
     try:
         header = _parse(content)

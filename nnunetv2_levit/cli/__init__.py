@@ -30,8 +30,8 @@ from nnunetv2_levit.cli import (
     trainers,
     truncate,
 )
+from nnunetv2_levit.cli.exit_codes import exit_on_user_error
 from nnunetv2_levit.cli.library_warnings import hide_library_warnings
-from nnunetv2_levit.errors import exit_on_user_error
 
 # in the order of the help
 SUBCOMMANDS: tuple[ModuleType, ...] = (

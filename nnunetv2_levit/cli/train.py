@@ -226,4 +226,9 @@ def run(arguments: Sequence[str]) -> None:
     from nnunetv2_levit.nnunet.environment import set_up_process
 
     set_up_process()
-    run_program(PROGRAM, checked_arguments(arguments))
+    checked = checked_arguments(arguments)
+    # torch and nnU-Net come with it, so not before the arguments are known to be good
+    from nnunetv2_levit.nnunet.replacements import install
+
+    install()
+    run_program(PROGRAM, checked)

@@ -1,8 +1,6 @@
 """One look at a whole raw dataset: a labelled slice of each case, and a table with outliers marked."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,10 @@ from tqdm import tqdm
 
 from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.label_files import structures_of
 from nnunetv2_levit.figures import draw_overview
 from nnunetv2_levit.files import check_writable, read_json, write_json, write_text, write_whole, written_together
-from nnunetv2_levit.image_files import check_image_file, differing_geometry, read_images, read_label_file
+from nnunetv2_levit.image_files import differing_geometry, read_images, read_label_file
+from nnunetv2_levit.nnunet.dataset_description import allowed_labels, training_files
 from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.tables import overview_markdown
 
@@ -87,30 +85,6 @@ def mark_outliers(rows: list[dict[str, Any]], labels: dict[str, int]) -> None:
                 row["outliers"].append(name)
 
 
-def _files(dataset: Path, description: dict[str, Any]) -> tuple[Any, dict[str, dict[str, Any]]]:
-    """nnU-Net's reader for a raw dataset, and the files of its training cases: ``images`` and ``label`` by case."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    try:
-        files = get_filenames_of_train_images_and_targets(str(dataset), description)
-    except Exception as error:
-        raise UserError(f"the training cases of {dataset} can't be listed ({error}): convert it anew") from error
-    if not files or not all(entry["images"] for entry in files.values()):
-        raise UserError(f"{dataset / 'imagesTr'} holds no images of {description.get('file_ending')}: convert it anew")
-    first = next(iter(files.values()))["images"][0]
-    check_image_file(Path(first))
-    try:
-        # nnU-Net prints the traceback of each reader that can't read the file
-        with redirect_stderr(StringIO()), np.errstate(over="ignore"):
-            reader = determine_reader_writer_from_dataset_json(description, first, verbose=False)
-    except RuntimeError:
-        raise UserError(
-            f"none of nnU-Net's readers can read {first}: correct it, or convert the dataset anew"
-        ) from None
-    return reader(), files
-
-
 def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) -> tuple[Path, list[dict[str, Any]]]:
     """Write ``overview.png``, ``.md`` and ``.json`` of a raw dataset's training cases, into its folder by default.
 
@@ -123,10 +97,9 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
     if not (dataset / "dataset.json").is_file():
         raise UserError(f"{dataset} has no dataset.json: convert the dataset anew")
     description = read_json(dataset / "dataset.json", what="nnU-Net's dataset.json", schema=schemas.DATASET_WITH_IMAGES)
-    structures, ignored = structures_of(description)
+    allowed = allowed_labels(description)
     labels = {"background": 0, **{k: v for k, v in description["labels"].items() if isinstance(v, int)}}
-    allowed = frozenset({0}.union(*structures.values())) | ({ignored} if ignored is not None else set())
-    reader, files = _files(dataset, description)
+    reader, files = training_files(dataset, description)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         jobs = {name: pool.submit(_measure, name, entry, reader, allowed) for name, entry in sorted(files.items())}
         pictures = []

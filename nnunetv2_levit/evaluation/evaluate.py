@@ -16,13 +16,11 @@ from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, str
 from nnunetv2_levit.evaluation.label_files import (
     LabelPair,
     Pair,
-    dataset_description,
     label_files,
     pair_folders,
     pair_model_folder,
     patients_of,
     read_pair,
-    structures_of,
 )
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS, Protocol
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES
@@ -30,6 +28,7 @@ from nnunetv2_levit.evaluation.stored import write_evaluation
 from nnunetv2_levit.evaluation.summaries import protocol_summary, summaries
 from nnunetv2_levit.files import check_writable
 from nnunetv2_levit.image_files import read_probabilities
+from nnunetv2_levit.nnunet.dataset_description import dataset_description, reader_of, structures_of
 
 # starting a process costs as much as evaluating some tens of small cases
 CASES_WORTH_A_PROCESS = 48
@@ -107,13 +106,6 @@ def evaluate_case(
             channels = {name: values[0] for name, values in structures.items()}
         entry["protocol"] = _protocol_values(pair, labels, masks=masks, protocol=PROTOCOLS[protocol], channels=channels)
     return entry
-
-
-def reader_of(description: dict[str, Any]) -> type:
-    """nnU-Net's reader for the files of a dataset.json (its file ending, or the reader it names)."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-
-    return determine_reader_writer_from_dataset_json(description, None, verbose=False)
 
 
 def evaluate(

@@ -158,42 +158,6 @@ def _splits_of(dataset: str) -> list[dict[str, list[str]]] | None:
     return read_json(path, what="nnU-Net's folds", schema=schemas.SPLITS) if root and path.exists() else None
 
 
-def dataset_description(candidates: Sequence[Path]) -> tuple[dict[str, Any], Path]:
-    """The first ``dataset.json`` of some folders.
-
-    Raises:
-        UserError: none of them has one.
-    """
-    for folder in candidates:
-        if (folder / "dataset.json").exists():
-            path = folder / "dataset.json"
-            return read_json(path, what="nnU-Net's dataset.json", schema=schemas.DATASET), folder
-    raise UserError(
-        f"no dataset.json in {_listed([str(folder) for folder in candidates])}: give the dataset's id with -d "
-        "(nnUNet_raw must be set), so that the structures have names"
-    )
-
-
-def structures_of(description: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], int | None]:
-    """Structures of a dataset.json (labels or regions) by name, and the ignore label if there is one.
-
-    Raises:
-        UserError: a label that is no whole number, or nothing but the background.
-    """
-    structures, ignored = {}, None
-    for name, value in description["labels"].items():
-        values = value if isinstance(value, list | tuple) else [value]
-        if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
-            raise UserError(f"dataset.json gives {name!r} the label {value!r}: labels are whole numbers from 0 on")
-        if name == "ignore":
-            ignored = values[0]
-        elif name != "background":
-            structures[name] = tuple(values)
-    if not structures:
-        raise UserError("dataset.json names no structure beside the background")
-    return structures, ignored
-
-
 def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str | None = None) -> dict[str, str]:
     """The patient of each case: by ``pattern`` (its first group), by ``conversion.json``, or by the case's name.
 

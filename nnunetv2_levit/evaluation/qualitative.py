@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.evaluate import reader_of
 from nnunetv2_levit.evaluation.label_files import Pair, read_pair
 from nnunetv2_levit.figures import CaseOfModel, CaseRow
 from nnunetv2_levit.image_files import read_images
+from nnunetv2_levit.nnunet.dataset_description import reader_of
 
 MARGIN = 0.35  # of the labelled box, around it
 

@@ -16,7 +16,7 @@ import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from tqdm import tqdm
 
-from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.image_files import read_images
 from nnunetv2_levit.inference.case_files import Case
 
@@ -127,8 +127,7 @@ def one_line(error: BaseException) -> str:
     """The error's last line that says something."""
     if isinstance(error, BrokenProcessPool):
         return "a worker process died, probably for want of memory (fewer workers: -npp, -nps)"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return last_line(error)
 
 
 def _compute(predict: Predict, data: np.ndarray) -> np.ndarray:

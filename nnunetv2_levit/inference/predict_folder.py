@@ -10,10 +10,9 @@ import torch
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.image_files import check_image_file
 from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
-from nnunetv2_levit.inference.case_files import Case
+from nnunetv2_levit.inference.case_files import Case, cases_for
 from nnunetv2_levit.inference.onnx_backend import require_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
-from nnunetv2_levit.nnunet.environment import set_up_process
 from nnunetv2_levit.nnunet.model_folder import check_model_folder
 
 
@@ -121,9 +120,8 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
         FailedCasesError: some cases could not be read, predicted or written; all others are done.
     """
     _check(settings)
-    set_up_process()  # nnU-Net finds our trainers by it
     folder = check_model_folder(model, settings.folds, settings.checkpoint, trust_checkpoint=settings.trust_checkpoint)
-    cases = folder.cases(source, output)
+    cases = cases_for(folder.reader, folder.dataset, source, output)
     _check_output(source, output)
     _set_threads(settings.device)
     predictor = BatchedPredictor(

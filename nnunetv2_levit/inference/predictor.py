@@ -11,7 +11,6 @@ import torch
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import nn
 from torch._dynamo import OptimizedModule
 
@@ -19,11 +18,11 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import write_text
 from nnunetv2_levit.inference.backends import Backend, TorchBackend
 from nnunetv2_levit.inference.batching import BatchRunner, release_cached_memory
-from nnunetv2_levit.inference.case_files import Case, select
+from nnunetv2_levit.inference.case_files import Case, cases_for, select
 from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
 from nnunetv2_levit.inference.pipeline import Preparation, one_line, pipeline
 from nnunetv2_levit.inference.sliding_window import SlidingWindow
-from nnunetv2_levit.nnunet.model_folder import cases_for, check_model_folder
+from nnunetv2_levit.nnunet.trained_model import input_channels, load_trained_model
 
 Folds = Sequence[int | str]
 
@@ -71,19 +70,21 @@ class BatchedPredictor(nnUNetPredictor):
         if use_folds is None:
             use_folds = self.auto_detect_available_folds(model_training_output_dir, checkpoint_name)
         folds = [use_folds] if isinstance(use_folds, str) else list(use_folds)
-        check_model_folder(
-            Path(model_training_output_dir), folds, checkpoint_name, trust_checkpoint=self.trust_checkpoint
+        trained = load_trained_model(
+            model_training_output_dir,
+            folds=folds,
+            checkpoint=checkpoint_name,
+            trust_checkpoint=self.trust_checkpoint,
         )
-        try:
-            super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"{checkpoint_name} of the folds {', '.join(map(str, folds))} in {model_training_output_dir} can't be "
-                f"loaded: {one_line(error)}"
-            ) from error
-        self.backends = None
+        self.manual_initialization(
+            trained.network,
+            trained.plans,
+            trained.configuration,
+            [fold.weights for fold in trained.folds],
+            trained.dataset,
+            trained.trainer_name,
+            trained.mirror_axes,
+        )
         if self.is_batched:
             # autotuning, which nnU-Net switches on, would start anew for each number of slices
             torch.backends.cudnn.benchmark = False
@@ -101,7 +102,7 @@ class BatchedPredictor(nnUNetPredictor):
     def make_backend(self, network: nn.Module) -> Backend:
         """The back-end of one fold, whose weights ``network`` holds only until this returns."""
         if self.backend == "onnx":
-            channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
+            channels = input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
             patch_size = tuple(self.configuration_manager.patch_size)
             return OnnxBackend(to_onnx(network, in_channels=channels, image_size=patch_size))
         return TorchBackend(network, device=self.device, compiled=isinstance(self.network, OptimizedModule))
@@ -229,7 +230,7 @@ class BatchedPredictor(nnUNetPredictor):
         """Cases of a folder, or of lists of files; named by their files, or as ``target`` lists them."""
         ending = self.dataset_json["file_ending"]
         if isinstance(source, str):
-            cases = cases_for(self.plans_manager, self.dataset_json, Path(source), output)
+            cases = cases_for(self.plans_manager.image_reader_writer_class, self.dataset_json, Path(source), output)
         else:
             cases = []
             for files in source:

@@ -44,7 +44,7 @@ _MORE_THAN_PLAIN_VALUES = re.compile(
 )
 
 
-def _numpy_numbers() -> list[type | tuple[Callable, str]]:
+def _numpy_numbers() -> list[Callable | tuple[Callable, str]]:
     """What a pickled NumPy number names: numpy 1 and 2 call the same function by two names."""
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy._core.multiarray.scalar", "numpy.core.multiarray.scalar")

@@ -1,16 +1,16 @@
 """Finding a trained model folder and saying in one sentence what is missing in it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor
 
 from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
-from nnunetv2_levit.inference.case_files import Case, find_cases
 from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
 from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.nnunet.network_classes import check_network_classes
@@ -42,20 +42,13 @@ class ModelFolder:
     plans: dict[str, Any]
     dataset: dict[str, Any]
 
-    def cases(self, source: Path, output: Path) -> list[Case]:
-        """Cases of a folder of images for this model (see `find_cases`)."""
-        return cases_for(PlansManager(self.plans), self.dataset, source, output)
+    def reader(self) -> Any:
+        """nnU-Net's reader for the images that the model was planned for."""
+        return PlansManager(self.plans).image_reader_writer_class()
 
-
-def cases_for(plans: PlansManager, dataset: dict[str, Any], source: Path, output: Path) -> list[Case]:
-    """Cases of a folder of images for a model of these plans and this dataset description."""
-    return find_cases(
-        source,
-        output,
-        file_ending=dataset["file_ending"],
-        channels=len(dataset.get("channel_names", dataset.get("modality", ()))),
-        channels_in=lambda files: len(plans.image_reader_writer_class().read_images([str(path) for path in files])[0]),
-    )
+    def checkpoint_of(self, fold: int | str) -> Path:
+        """The checkpoint of one fold."""
+        return self.path / f"fold_{fold}" / self.checkpoint
 
 
 def check_checkpoint_name(checkpoint: str) -> None:
@@ -64,24 +57,34 @@ def check_checkpoint_name(checkpoint: str) -> None:
         raise UserError(f"{checkpoint!r} is not the name of a file in a fold's folder: give -chk without any folder")
 
 
-def _check_same_network(path: Path, folds: Sequence[int | str], checkpoint: str) -> None:
-    """Raise a UserError unless the folds' checkpoints are whole, safe to load, and of one network."""
+def check_same_network(folder: ModelFolder, contents: Iterable[tuple[str, str, dict[str, Tensor]]]) -> None:
+    """Check that trainer, configuration and weights of each fold's checkpoint, in turn, are of one network.
+
+    Raises:
+        UserError: they are not; the sentence names two folds and in what they differ.
+    """
     first: dict[str, Any] | None = None
-    for fold in folds:
-        content = load_checkpoint(path / f"fold_{fold}" / checkpoint, mmap=True)
+    for fold, (trainer, configuration, weights) in zip(folder.folds, contents, strict=True):
         described = {
-            "trainer": content["trainer_name"],
-            "configuration": content["init_args"]["configuration"],
-            "weights": {name: tuple(value.shape) for name, value in content["network_weights"].items()},
+            "trainer": trainer,
+            "configuration": configuration,
+            "weights": {name: tuple(value.shape) for name, value in weights.items()},
         }
         first = first or described
         for what, value in described.items():
             if value != first[what]:
                 values = "" if what == "weights" else f" ({first[what]} and {value})"
                 raise UserError(
-                    f"{path}: the folds {folds[0]} and {fold} are not of the same network, their {checkpoint} "
-                    f"differ in the {what}{values}: predict with each alone (-f)"
+                    f"{folder.path}: the folds {folder.folds[0]} and {fold} are not of the same network, their "
+                    f"{folder.checkpoint} differ in the {what}{values}: predict with each alone (-f)"
                 )
+
+
+def _contents(folder: ModelFolder) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
+    """Trainer, configuration and weights of each fold, one after another, the weights left in the file."""
+    for fold in folder.folds:
+        content = load_checkpoint(folder.checkpoint_of(fold), mmap=True)
+        yield content["trainer_name"], content["init_args"]["configuration"], content["network_weights"]
 
 
 def check_model_folder(
@@ -93,6 +96,20 @@ def check_model_folder(
 
     Raises:
         UserError: something is missing, broken or foreign; the sentence says what, and which folds are there.
+    """
+    folder = read_model_folder(path, folds, checkpoint, trust_plans=trust_checkpoint)
+    if not trust_checkpoint:
+        check_same_network(folder, _contents(folder))
+    return folder
+
+
+def read_model_folder(
+    path: Path, folds: Sequence[int | str], checkpoint: str, *, trust_plans: bool = False
+) -> ModelFolder:
+    """The model folder, with a checkpoint for every fold (not opened here).
+
+    Raises:
+        UserError: something is missing, the plans or the dataset's description are broken, or the plans name code.
     """
     if not path.is_dir():
         raise UserError(
@@ -116,7 +133,6 @@ def check_model_folder(
         raise UserError(
             f"{path} has no {checkpoint} for fold{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}: {advice}"
         )
-    if not trust_checkpoint:
+    if not trust_plans:
         check_network_classes(plans, path / "plans.json")
-        _check_same_network(path, folds, checkpoint)
     return ModelFolder(path, tuple(folds), checkpoint, plans, dataset)

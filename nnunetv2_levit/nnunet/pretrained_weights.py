@@ -1,26 +1,25 @@
 """`nnUNetv2_train -pretrained_weights` between patch sizes.
 
 nnU-Net demands equal shapes of everything but the segmentation heads, and bias tables depend on the patch size. Its
-loader offers no hook, so it is wrapped in place: networks that can adapt a state dict get theirs adapted, all others
-go to nnU-Net's own function.
+loader offers no hook, so `replacements` puts this one in its place: networks that can adapt a state dict get theirs
+adapted, all others go to nnU-Net's own function.
 """
 
 from typing import Any
 
-import nnunetv2.run.run_training as nnunet_run_training
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights as nnunet_load_pretrained_weights
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_levit.errors import UserError, exit_on_user_error
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.nnunet.checkpoints import check_checkpoint, load_checkpoint, trusted_by_environment
 
 SEGMENTATION_HEADS = ".seg_layers."
-_nnunet_load_pretrained_weights = nnunet_run_training.load_pretrained_weights
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
+def unwrapped(network: nn.Module) -> Any:
     """The network itself, inside DistributedDataParallel and torch.compile's wrapper."""
     if isinstance(network, DistributedDataParallel):
         network = network.module
@@ -28,36 +27,33 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 
 def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = False) -> None:
-    """Same call as nnU-Net's: everything but the segmentation heads, bias tables resized to the patch size."""
-    module: Any = unwrapped(network)
+    """Same call as nnU-Net's: everything but the segmentation heads, bias tables resized to the patch size.
+
+    Raises:
+        UserError: an unreadable file, one that may run code, or weights of another network.
+    """
+    module = unwrapped(network)
     trust = trusted_by_environment()
     if not hasattr(module, "adapt_state_dict"):
-        with exit_on_user_error():
-            check_checkpoint(fname, trust=trust, keys=("network_weights",))
-        _nnunet_load_pretrained_weights(network, fname, verbose)
+        check_checkpoint(fname, trust=trust, keys=("network_weights",))
+        nnunet_load_pretrained_weights(network, fname, verbose)
         return
-    with exit_on_user_error():
-        checkpoint = load_checkpoint(fname, trust=trust)
-        try:
-            arguments = checkpoint["init_args"]
-            configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"])
-            state = module.adapt_state_dict(checkpoint["network_weights"], image_size=tuple(configuration.patch_size))
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise UserError(f"{fname} is not an nnU-Net checkpoint of a 2D network ({error!r})") from error
-        merged = module.state_dict()
-        for name, current in merged.items():
-            if SEGMENTATION_HEADS in name:
-                continue
-            if name not in state or state[name].shape != current.shape:
-                raise UserError(
-                    f"{fname} does not fit this network at {name}: pretrained weights must come from the same "
-                    "architecture with the same number of input channels"
-                )
-            merged[name] = state[name]
-        module.load_state_dict(merged)
+    checkpoint = load_checkpoint(fname, trust=trust)
+    try:
+        arguments = checkpoint["init_args"]
+        configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"])
+        state = module.adapt_state_dict(checkpoint["network_weights"], image_size=tuple(configuration.patch_size))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{fname} is not an nnU-Net checkpoint of a 2D network ({error!r})") from error
+    merged = module.state_dict()
+    for name, current in merged.items():
+        if SEGMENTATION_HEADS in name:
+            continue
+        if name not in state or state[name].shape != current.shape:
+            raise UserError(
+                f"{fname} does not fit this network at {name}: pretrained weights must come from the same "
+                "architecture with the same number of input channels"
+            )
+        merged[name] = state[name]
+    module.load_state_dict(merged)
     print(f"Pretrained weights from {fname}: everything but the segmentation heads.")
-
-
-def accept_checkpoints_of_other_patch_sizes() -> None:
-    """Put `load_pretrained_weights` in the place of nnU-Net's for this process."""
-    nnunet_run_training.load_pretrained_weights = load_pretrained_weights

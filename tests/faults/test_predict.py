@@ -80,9 +80,15 @@ MODELS = {
         lambda m: [other_shapes(m / f"fold_{fold}" / CHECKPOINT) for fold in (0, 1)],
         "size mismatch",
     ),
-    "plans that are a list": (lambda m: (m / "plans.json").write_text("[1]"), "plans.json is not part"),
-    "plans without configurations": (lambda m: (m / "plans.json").write_text("{}"), "no configurations"),
-    "a dataset without labels": (lambda m: (m / "dataset.json").write_text("{}"), "no labels"),
+    "plans that are a list": (
+        lambda m: (m / "plans.json").write_text("[1]"),
+        "plans.json: the file is not nnU-Net's plans",
+    ),
+    "plans without configurations": (lambda m: (m / "plans.json").write_text("{}"), "plans.json: the file lacks"),
+    "a dataset without labels": (
+        lambda m: (m / "dataset.json").write_text("{}"),
+        "dataset.json: the file lacks 'labels'",
+    ),
 }
 
 

@@ -104,15 +104,7 @@ def test_a_model_that_differs_from_torch_is_not_kept(model_folder, exported, tmp
 @pytest.mark.slow
 def test_slices_of_the_preprocessed_dataset_are_cut_and_padded_to_the_patch(preprocessed):
     (dataset,) = Path(preprocessed["nnUNet_preprocessed"]).glob("Dataset*")
-    trained = export.TrainedFold(
-        network=torch.nn.Identity(),
-        patch_size=(96, 40),
-        in_channels=1,
-        trainer="",
-        configuration="2d",
-        preprocessed=dataset / "nnUNetPlans_2d",
-    )
-    slices = export.real_slices(trained)
+    slices = export.real_slices(dataset / "nnUNetPlans_2d", patch_size=(96, 40))
     assert slices.shape == (3, 1, 96, 40)
     assert slices[:, :, :40].std() > 0.1
     assert (slices[:, :, 70:] == 0).all()
