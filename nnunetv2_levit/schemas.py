@@ -72,7 +72,7 @@ DATASET = {
         {
             "channel_names": CHANNELS,
             "modality": CHANNELS,
-            "file_ending": _text("a file ending such as .nii.gz"),
+            "file_ending": {**_text("a file ending such as .nii.gz"), "pattern": r"^\.[^/\\]+$"},
             "name": {"type": "string", "description": "a text"},
             "overwrite_image_reader_writer": _or_null(_text("the name of a reader")),
             "regions_class_order": _list(_whole("a label", minimum=0), "a list of labels"),

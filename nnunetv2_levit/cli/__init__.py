@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import nnunetv2_levit
 from nnunetv2_levit.cli import datasets, demo, evaluation, models, networks, nnunet, prediction
+from nnunetv2_levit.cli.arguments import check_words, plain_sentences
 from nnunetv2_levit.errors import exit_on_user_error
 
 GROUPS = (nnunet, datasets, networks, models, prediction, evaluation, demo)
@@ -27,6 +28,10 @@ def _run_nnunet(command: str, arguments: Sequence[str]) -> None:
         from nnunetv2_levit.cli.train import checked_arguments
 
         arguments = checked_arguments(arguments)
+    else:
+        from nnunetv2_levit.cli.plan import check_arguments
+
+        check_arguments(arguments)
     (entry,) = entry_points(group="console_scripts", name=PASSED_THROUGH[command])
     sys.argv = [PASSED_THROUGH[command], *arguments]
     entry.load()()
@@ -54,11 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; bad input ends with one sentence and exit code 2."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     with exit_on_user_error():
+        check_words(arguments)
         if arguments and arguments[0] in PASSED_THROUGH:
             _run_nnunet(arguments[0], arguments[1:])
             return
-        parsed = build_parser().parse_args(arguments)
-        parsed.function(parsed)
+        with plain_sentences():
+            parsed = build_parser().parse_args(arguments)
+            parsed.function(parsed)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from nnunetv2_levit.inference.case_files import Case, find_cases
 from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
 from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.nnunet.network_classes import check_network_classes
+from nnunetv2_levit.nnunet.plans_of_training import check_plans_of_training
 
 
 def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
@@ -64,8 +65,9 @@ def check_checkpoint_name(checkpoint: str) -> None:
         raise UserError(f"{checkpoint!r} is not the name of a file in a fold's folder: give -chk without any folder")
 
 
-def _check_same_network(path: Path, folds: Sequence[int | str], checkpoint: str) -> None:
-    """Raise a UserError unless the folds' checkpoints are whole, safe to load, and of one network."""
+def _check_same_network(folder: ModelFolder) -> None:
+    """Raise a UserError unless the folds' checkpoints are whole, safe to load, of one network and of these plans."""
+    path, folds, checkpoint = folder.path, folder.folds, folder.checkpoint
     first: dict[str, Any] | None = None
     for fold in folds:
         content = load_checkpoint(path / f"fold_{fold}" / checkpoint, mmap=True)
@@ -82,6 +84,13 @@ def _check_same_network(path: Path, folds: Sequence[int | str], checkpoint: str)
                     f"{path}: the folds {folds[0]} and {fold} are not of the same network, their {checkpoint} "
                     f"differ in the {what}{values}: predict with each alone (-f)"
                 )
+        check_plans_of_training(
+            content["init_args"],
+            plans=folder.plans,
+            dataset=folder.dataset,
+            folder=path,
+            checkpoint=f"fold_{fold}/{checkpoint}",
+        )
 
 
 def check_model_folder(
@@ -116,7 +125,8 @@ def check_model_folder(
         raise UserError(
             f"{path} has no {checkpoint} for fold{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}: {advice}"
         )
+    folder = ModelFolder(path, tuple(folds), checkpoint, plans, dataset)
     if not trust_checkpoint:
         check_network_classes(plans, path / "plans.json")
-        _check_same_network(path, folds, checkpoint)
-    return ModelFolder(path, tuple(folds), checkpoint, plans, dataset)
+        _check_same_network(folder)
+    return folder

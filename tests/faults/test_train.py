@@ -112,7 +112,10 @@ DATA = {
     "plans cut short": (lambda root: _file("nnUNetPlans.json")(root).write_text('{"plans'), "is not a plans file"),
     "plans that are a list": (lambda root: _file("nnUNetPlans.json")(root).write_text("[]"), "not a plans file"),
     "no description": (lambda root: _file("dataset.json")(root).unlink(), "dataset.json does not exist"),
-    "splits cut short": (lambda root: _file("splits_final.json")(root).write_text('[{"train'), "splits_final.json is not"),
+    "splits cut short": (
+        lambda root: _file("splits_final.json")(root).write_text('[{"train'),
+        "splits_final.json is not",
+    ),
     "no splits": (lambda root: _file("splits_final.json")(root).write_text("{}"), "no list of folds"),
     "too few cases": (lambda root: [_file(f"test/{case}.b2nd")(root).unlink() for case in "abcd"], "too few"),
 }
