@@ -206,7 +206,8 @@ def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str 
         except re.error as error:
             raise UserError(f"--patient {pattern!r} is no regular expression ({error})") from None
         matches = {case: expression.match(case) for case in cases}
-        unmatched = [case for case, match in matches.items() if match is None]
+        # an empty or absent group would make one patient of all cases
+        unmatched = [case for case, match in matches.items() if match is None or not any(match.groups()[:1])]
         if expression.groups < 1 or unmatched:
             raise UserError(
                 f"--patient {pattern!r} needs a group that is the patient in every case, also {unmatched[:1]}"

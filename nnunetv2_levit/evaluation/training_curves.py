@@ -132,9 +132,6 @@ def report(folders: Sequence[Path], output: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: no or broken logs, or files that can't be written.
     """
-    for folder in folders:
-        if [other.resolve() for other in folders].count(folder.resolve()) > 1:
-            raise UserError(f"{folder} is given twice: give each fold's folder once")
     (picture,) = beside(output, ".png")
     for path in (output, picture):
         check_writable(path)

@@ -59,10 +59,7 @@ WORDS = {
     "an empty path": (("predict", "-m", "", "-i", "x", "-o", "y"), "the argument after -m is empty"),
     "an empty output": (("inspect", "-d", 27, "-o", " "), "the argument after -o is empty"),
     "an empty trainer": (("train", 27, "2d", 0, "-tr", ""), "the argument after -tr is empty"),
-    "a name that is too long": (
-        ("predict", "-m", "x" * 300, "-i", "x", "-o", "y"),
-        "can't be used (File name too long)",
-    ),
+    "a name that is too long": (("curves", "x" * 300, "-o", "c.json"), "can't be used (File name too long)"),
     "a name of two lines": (("curves", "a\nerror: b", "-o", "c.json"), "a error: b holds no"),
     "a dataset elsewhere": (("train", "../raw/Dataset027_ACDC", "2d", 0, "-device", "cpu"), "holds no dataset"),
 }

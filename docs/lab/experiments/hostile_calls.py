@@ -62,7 +62,6 @@ ODD = {
     "new file": ("new ü folder/a b.json", "new/"),
     "real": ("0", "1e30"),
     "label": ("", "=HYPERLINK(1)", MARKUP, LONG, "a\nb", "$x^2$", "<script>"),
-    "pattern": ("(", "", "nothing", "(.*", "()", "(?P<x"),
 }
 
 
@@ -158,6 +157,7 @@ GOOD: dict[str, tuple[Slot, ...]] = {
 }  # fmt: skip
 REFUSED |= {
     "organs": NUMBERS,
+    "pattern": ("(", "", "nothing", "(.*", "()", "(?P<x"),
     "new name": ("2d", "3d_fullres", "", "../out", "a/b", "a__b", LONG, MARKUP),
     "gpus": NUMBERS,
     "memory": ("x", "", "nan", "inf", "-1", "0"),
@@ -195,7 +195,7 @@ EXTRA: tuple[tuple[str, ...], ...] = (
     ("report", "A-result", "-o", "new", "--network", "x"), ("report", "A-result", "-o", "new", "--network", "x=y"),
     ("report", "A-result", "-o", "new", "--benchmark", "A-result/evaluation.json"),
     ("curves", "trained", "-o", "new.json"), ("curves", "trained/fold_0", "-o", "new.png"),
-    ("curves", "trained/fold_0", "trained/fold_0", "-o", "new.json"), ("curves", "trained/fold_0", "-o", "trained"),
+    ("curves", "trained/fold_0", "-o", "trained"),
     ("convert", "acdc"), ("convert", "acdc", "-i", "Task04", "-d", "28"),
     ("convert", "msd", "-i", "source", "-d", "28"),
     ("convert", "acdc", "-i", "source", "-d", "27"), ("convert", "acdc", "-i", "source", "-d", "1000"),
