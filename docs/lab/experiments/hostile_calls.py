@@ -28,13 +28,12 @@ from typing import Any
 from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
-import numpy as np
 from tqdm import tqdm
 
 from nnunetv2_levit import cli
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.nnunet import environment
-from tests.inference.model_folders import write_case, write_model_folder
+from tests.inference.model_folders import write_model_folder
 from tests.support import json_fuzz
 
 LONGEST_CALL = 120  # seconds
@@ -131,10 +130,10 @@ GOOD: dict[str, tuple[Slot, ...]] = {
     ),
     "report": (
         Slot(None, "A-result", "file", True), Slot("-o", "new", "new folder", True), Slot("--images", IMAGES, "folder"),
-        Slot("--curves", "trained/fold_0", "folder"), Slot("--benchmark", "benchmark.json", "file"),
+        Slot("--curves", "validated/fold_0", "folder"), Slot("--benchmark", "benchmark.json", "file"),
         Slot("--network", "A-result=levit_unet_128s", "name"), Slot("--paper-dataset", "ACDC", "label"),
     ),
-    "curves": (Slot(None, "trained/fold_0", "folder", True), Slot("-o", "new.json", "new file", True)),
+    "curves": (Slot(None, "validated/fold_0", "folder", True), Slot("-o", "new.json", "new file", True)),
     "benchmark": (
         Slot("--networks", "levit_unet_128s", "name"), Slot("--patch", "32", "patch"), Slot("--batch", "1", "count"),
         Slot("--repetitions", "1", "count"), Slot("--classes", "4", "count"), Slot("--modes", "inference", "name"),
@@ -180,8 +179,8 @@ EXTRA: tuple[tuple[str, ...], ...] = (
     ("predict", "-m", "model", "-i", "A", "-o", "new", "-f", "0", "-device", "cpu"),
     ("predict", "-m", "model", "-i", "images", "-o", "new", "-f", "0", "-device", "cpu",
      "-prev_stage_predictions", "A"),
-    ("predict", "-m", "trained", "-i", "images", "-o", "new", "-f", "0", "-device", "cpu"),
-    ("evaluate",), ("evaluate", "-p", "A"), ("evaluate", "-p", "A", "-m", "trained"),
+    ("predict", "-m", "validated", "-i", "images", "-o", "new", "-f", "0", "-device", "cpu"),
+    ("evaluate",), ("evaluate", "-p", "A"), ("evaluate", "-p", "A", "-m", "validated"),
     ("evaluate", "-p", "A", "-g", "images", "-d", "27", "-o", "new"),
     ("evaluate", "-p", "images", "-g", "A", "-d", "27", "-o", "new"),
     ("evaluate", "-p", "A", "-g", "A", "-o", "new"), ("evaluate", "-m", "model", "-o", "new"),
@@ -194,8 +193,8 @@ EXTRA: tuple[tuple[str, ...], ...] = (
     ("report", "A-result,B-result", "-o", "new"), ("report", "A-result", "A-result", "-o", "new"),
     ("report", "A-result", "-o", "new", "--network", "x"), ("report", "A-result", "-o", "new", "--network", "x=y"),
     ("report", "A-result", "-o", "new", "--benchmark", "A-result/evaluation.json"),
-    ("curves", "trained", "-o", "new.json"), ("curves", "trained/fold_0", "-o", "new.png"),
-    ("curves", "trained/fold_0", "-o", "trained"),
+    ("curves", "validated", "-o", "new.json"), ("curves", "validated/fold_0", "-o", "new.png"),
+    ("curves", "validated/fold_0", "-o", "validated"),
     ("convert", "acdc"), ("convert", "acdc", "-i", "Task04", "-d", "28"),
     ("convert", "msd", "-i", "source", "-d", "28"),
     ("convert", "acdc", "-i", "source", "-d", "27"), ("convert", "acdc", "-i", "source", "-d", "1000"),
@@ -259,17 +258,15 @@ def make(root: Path) -> None:
     """Everything that the good calls name, below ``root``."""
     json_fuzz.make(root)
     write_phantom(root / "source", patients=2, size=24, slices=2)
-    (root / "model").rename(root / "trained")
-    fold = root / "trained" / "fold_0"
+    (root / "model").rename(root / "validated")
+    (root / "trained").rename(root / "model")
+    fold = root / "validated" / "fold_0"
     (fold / "training_log_a.txt").write_text("".join(
         f"2026-11-20 05:37:4{epoch}.1: {line}\n" for epoch in (0, 1) for line in (
             f"Epoch {epoch}", "Current learning rate: 0.01", "train_loss 0.1", "val_loss 0.1",
             "Pseudo dice [np.float32(0.9), np.float32(0.5)]", "Epoch time: 31.5 s")
     ))  # fmt: skip
-    write_model_folder(root / "model", folds=(0,), patch_size=(32, 32))
     write_model_folder(root / "levit", folds=(0,), patch_size=(32, 32), trainer="LeViTUNetTrainer_128s")
-    for number, case in enumerate(("a", "b")):
-        write_case(root / "images", case, np.random.default_rng(number).random((1, 30, 30)) * 200)
     preprocessed = root / "preprocessed" / "Dataset027_ACDC"
     shutil.copy(root / "raw" / "Dataset027_ACDC" / "dataset.json", preprocessed)
     shutil.copytree(root / "images", preprocessed / "nnUNetPlans_2d")
@@ -359,6 +356,20 @@ def judged(call: BadCall, code: int, printed: str, changed: set[str]) -> dict[st
     return {**result, **({"faults": faults, "printed": printed[-1500:]} if faults else {})}
 
 
+def summary(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts by subcommand and exit code, odd calls that were carried out, and faults in full."""
+    counts: dict[str, Counter] = {}
+    for outcome in outcomes:
+        counts.setdefault(outcome["call"].split(" ")[0].strip("'"), Counter())[str(outcome["code"])] += 1
+    return {
+        "calls": len(outcomes),
+        "exit codes": {name: dict(sorted(codes.items())) for name, codes in counts.items()},
+        "carried out": [f"{outcome['call'].split(' ')[0]}: {outcome['wrong']}" for outcome in outcomes
+                        if outcome["code"] == 0],
+        "faults": [outcome for outcome in outcomes if "faults" in outcome],
+    }  # fmt: skip
+
+
 @contextlib.contextmanager
 def harmless(root: Path):
     """nnU-Net's folders and site-packages below the root, and nothing of nnU-Net's started."""
@@ -385,7 +396,7 @@ def harmless(root: Path):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path, help="JSON file of all outcomes")
+    parser.add_argument("-o", "--output", type=Path, help="JSON file of counts, odd calls carried out, and faults")
     parser.add_argument("--only", nargs="+", help="these subcommands alone")
     arguments = parser.parse_args()
     output = arguments.output and arguments.output.resolve()
@@ -416,15 +427,13 @@ def main() -> None:
                 if changed:
                     restore(root, pristine, changed)
         assert {path.name for path in root.parent.iterdir()} == {root.name, pristine.name}
-    faulty = [outcome for outcome in outcomes if "faults" in outcome]
-    for outcome in faulty:
+    result = summary(outcomes)
+    for outcome in result["faults"]:
         print(json.dumps(outcome, ensure_ascii=False), file=sys.stderr)
-    counts = Counter(str(outcome["code"]) for outcome in outcomes)
-    summary = {"calls": len(outcomes), "by exit code": dict(sorted(counts.items())), "faults": len(faulty)}
-    print(json.dumps(summary))
+    print(json.dumps({**result, "carried out": len(result["carried out"]), "faults": len(result["faults"])}))
     if output is not None:
-        output.write_text(json.dumps({**summary, "outcomes": outcomes}, indent=1, ensure_ascii=False) + "\n")
-    sys.exit(1 if faulty else 0)
+        output.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    sys.exit(1 if result["faults"] else 0)
 
 
 if __name__ == "__main__":
