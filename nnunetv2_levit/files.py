@@ -45,6 +45,14 @@ def _check_replaceable(path: Path) -> None:
         raise UserError(f"{path} is no ordinary file, and is not replaced: give the name of a file to write")
 
 
+def _concerns(path: Path, error: OSError) -> bool:
+    """Whether an error is about writing ``path``, and not about a file that was read meanwhile."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    other = Path(error.filename)
+    return other.is_relative_to(path.parent) or path.is_relative_to(other)
+
+
 def _not_written(path: Path, error: OSError | ValueError) -> UserError:
     reason = getattr(error, "strerror", None) or error
     return UserError(f"{path} can't be written ({reason}): choose another place")
@@ -83,6 +91,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
                 with suppress(OSError):  # gone by now, or not even its folder can be read: the error itself says more
                     partial.unlink()
     except OSError as error:
+        if not _concerns(path, error):
+            raise
         raise _not_written(path, error) from None
 
 
@@ -105,6 +115,8 @@ def written_together(folder: Path) -> Iterator[Path]:
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
+        if not _concerns(folder / "any", error):
+            raise
         raise _not_written(folder, error) from None
 
 

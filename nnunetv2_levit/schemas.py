@@ -58,8 +58,9 @@ def _or_null(schema: Schema) -> dict[str, Any]:
     return {**schema, "type": [*([types] if isinstance(types, str) else types), "null"]}
 
 
-# nnU-Net takes int() of labels, so that digits in quotes are labels too
-ONE_LABEL = [{"type": "integer", "minimum": 0, "maximum": 2**15 - 1}, {"type": "string", "pattern": "^[0-9]{1,4}$"}]
+# nnU-Net writes segmentations in 8 or 16 bits without sign, and takes int() of labels, so that digits in quotes are
+# labels too
+ONE_LABEL = [{"type": "integer", "minimum": 0, "maximum": 2**16 - 1}, {"type": "string", "pattern": "^[0-9]{1,4}$"}]
 LABEL = {
     "description": "a label (a whole number from 0), or a list of labels (a region)",
     "anyOf": [*ONE_LABEL, {"type": "array", "minItems": 1, "items": {"anyOf": ONE_LABEL}}],
@@ -72,7 +73,7 @@ DATASET = {
         {
             "channel_names": CHANNELS,
             "modality": CHANNELS,
-            "file_ending": _text("a file ending such as .nii.gz"),
+            "file_ending": {**_text("a file ending such as .nii.gz"), "pattern": r"^\.[^/\\]+$"},
             "name": {"type": "string", "description": "a text"},
             "overwrite_image_reader_writer": _or_null(_text("the name of a reader")),
             "regions_class_order": _list(_whole("a label", minimum=0), "a list of labels"),
@@ -83,7 +84,7 @@ DATASET = {
 }
 DATASET["properties"]["labels"]["properties"] = {
     "background": {"enum": [0, "0"], "description": "0, as nnU-Net wants it"},
-    "ignore": _whole("a label (a whole number from 1)", minimum=1, maximum=2**15 - 1),
+    "ignore": _whole("a label (a whole number from 1)", minimum=1, maximum=2**16 - 1),
 }
 # what reading images and naming channels needs
 DATASET_WITH_IMAGES = {

@@ -7,6 +7,8 @@ import pytest
 from tests.support.json_fuzz import FAULTS, OPERATIONS, baseline, make, outcome, variables
 
 KINDS = (
+    "plans.json, predict",
+    "dataset.json, predict",
     "dataset.json, evaluate",
     "dataset.json, inspect",
     "conversion.json, evaluate",

@@ -30,6 +30,7 @@ from nnunetv2_levit.cli import (
     trainers,
     truncate,
 )
+from nnunetv2_levit.cli.arguments import check_words, plain_sentences
 from nnunetv2_levit.cli.exit_codes import exit_on_user_error
 from nnunetv2_levit.cli.library_warnings import hide_library_warnings
 
@@ -67,9 +68,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     hide_library_warnings()
     words = list(sys.argv[1:] if argv is None else argv)
     with exit_on_user_error():
+        check_words(words)
         for subcommand in (train, plan):
             if words[:1] == [_name(subcommand)]:
                 subcommand.run(words[1:])
                 return
-        parsed = build_parser().parse_args(words)
-        parsed.run(parsed)
+        with plain_sentences():
+            parsed = build_parser().parse_args(words)
+            parsed.run(parsed)

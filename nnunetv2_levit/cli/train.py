@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_levit.cli.arguments import plain_sentences
 from nnunetv2_levit.cli.passed_through import run_program
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
@@ -190,6 +191,7 @@ def _check_checkpoints(arguments: argparse.Namespace, data: _Data, trainer: type
         check_checkpoint(arguments.pretrained_weights, trust=trust, keys=keys)
 
 
+@plain_sentences()
 def checked_arguments(arguments: Sequence[str]) -> list[str]:
     """The arguments for nnUNetv2_train, without our flag, once nothing is known to be wrong with them.
 

@@ -50,7 +50,7 @@ def label_files(folder: Path, ending: str | None = None) -> dict[str, Path]:
         raise UserError(f"{folder} is not a folder: give the folder that holds the label files")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     if ending is None:
-        found = {next((e for e in ENDINGS if path.name.endswith(e)), None) for path in files} - {None}
+        found = {known for path in files for known in ENDINGS if path.name.endswith(known)}
         if len(found) != 1:
             kinds = "no label files" if not found else "label files of several kinds (" + ", ".join(sorted(found)) + ")"
             raise UserError(f"{folder} holds {kinds}: one kind of {', '.join(ENDINGS)} is needed")
@@ -169,13 +169,17 @@ def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str 
             expression = re.compile(pattern)
         except re.error as error:
             raise UserError(f"--patient {pattern!r} is no regular expression ({error})") from None
-        matches = {case: expression.match(case) for case in cases}
-        unmatched = [case for case, match in matches.items() if match is None]
-        if expression.groups < 1 or unmatched:
-            raise UserError(
-                f"--patient {pattern!r} needs a group that is the patient in every case, also {unmatched[:1]}"
-            )
-        return {case: match.group(1) for case, match in matches.items()}
+        found: dict[str, str] = {}
+        for case in cases:
+            match = expression.match(case)
+            # an empty or absent group would make one patient of all cases
+            patient = match[1] if match is not None and expression.groups else None
+            if not patient:
+                raise UserError(
+                    f"--patient {pattern!r} needs a group that is the patient in every case, also [{case!r}]"
+                )
+            found[case] = patient
+        return found
     known = {}
     if dataset_folder is not None and (dataset_folder / "conversion.json").exists():
         path = dataset_folder / "conversion.json"

@@ -32,7 +32,7 @@ def _plans_file(dataset_id: int, plans_name: str) -> Path:
     return path
 
 
-def _resolved(configurations: dict[str, dict], name: str, path: Path) -> tuple[dict, list[str]]:
+def resolved_configuration(configurations: dict[str, dict], name: str, path: Path) -> tuple[dict, list[str]]:
     """A configuration with what it inherits, and the names that it goes back to, itself first.
 
     Raises:
@@ -159,7 +159,7 @@ def add_configuration(
     configurations = plans["configurations"]
     if base not in configurations:
         raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
-    parent, lineage = _resolved(configurations, base, path)
+    parent, lineage = resolved_configuration(configurations, base, path)
     _check_base(parent, base, batch_size, path)
     name = f"{base}_p{patch_size[0]}x{patch_size[1]}" if name is None else name
     _check_name(name, "configuration name")

@@ -44,7 +44,8 @@ def dataset_folder(variable: str, dataset: int | str, *, advice: str) -> Path:
         found = sorted(path for path in root.glob(f"Dataset{int(dataset):03d}_*") if path.is_dir())
         what = f"with id {int(dataset)}"
     else:
-        found = [path for path in (root / str(dataset),) if path.is_dir()]
+        is_name = Path(str(dataset)).name == str(dataset)
+        found = [root / str(dataset)] if is_name and (root / str(dataset)).is_dir() else []
         what = str(dataset)
     if len(found) != 1:
         count = "no dataset" if not found else f"{len(found)} datasets"

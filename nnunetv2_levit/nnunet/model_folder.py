@@ -14,6 +14,7 @@ from nnunetv2_levit.files import read_json
 from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
 from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.nnunet.network_classes import check_network_classes
+from nnunetv2_levit.nnunet.plans_of_training import check_plans_of_training
 
 
 def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
@@ -57,18 +58,27 @@ def check_checkpoint_name(checkpoint: str) -> None:
         raise UserError(f"{checkpoint!r} is not the name of a file in a fold's folder: give -chk without any folder")
 
 
-def check_same_network(folder: ModelFolder, contents: Iterable[tuple[str, str, dict[str, Tensor]]]) -> None:
-    """Check that trainer, configuration and weights of each fold's checkpoint, in turn, are of one network.
+@dataclass(frozen=True)
+class FoldContent:
+    """What of a fold's checkpoint says which network it is of, and how that was trained."""
+
+    trainer_name: str
+    init_args: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+def check_same_network(folder: ModelFolder, contents: Iterable[FoldContent], *, compare_plans: bool = True) -> None:
+    """Check that the folds' checkpoints, in turn, are of one network and, with ``compare_plans``, of these plans.
 
     Raises:
-        UserError: they are not; the sentence names two folds and in what they differ.
+        UserError: they are not; the sentence names the folds or files and in what they differ.
     """
     first: dict[str, Any] | None = None
-    for fold, (trainer, configuration, weights) in zip(folder.folds, contents, strict=True):
+    for fold, content in zip(folder.folds, contents, strict=True):
         described = {
-            "trainer": trainer,
-            "configuration": configuration,
-            "weights": {name: tuple(value.shape) for name, value in weights.items()},
+            "trainer": content.trainer_name,
+            "configuration": content.init_args["configuration"],
+            "weights": {name: tuple(value.shape) for name, value in content.weights.items()},
         }
         first = first or described
         for what, value in described.items():
@@ -78,13 +88,21 @@ def check_same_network(folder: ModelFolder, contents: Iterable[tuple[str, str, d
                     f"{folder.path}: the folds {folder.folds[0]} and {fold} are not of the same network, their "
                     f"{folder.checkpoint} differ in the {what}{values}: predict with each alone (-f)"
                 )
+        if compare_plans:
+            check_plans_of_training(
+                content.init_args,
+                plans=folder.plans,
+                dataset=folder.dataset,
+                folder=folder.path,
+                checkpoint=f"fold_{fold}/{folder.checkpoint}",
+            )
 
 
-def _contents(folder: ModelFolder) -> Iterator[tuple[str, str, dict[str, Tensor]]]:
-    """Trainer, configuration and weights of each fold, one after another, the weights left in the file."""
+def _contents(folder: ModelFolder) -> Iterator[FoldContent]:
+    """What each fold's checkpoint says, one after another, the weights left in the file."""
     for fold in folder.folds:
         content = load_checkpoint(folder.checkpoint_of(fold), mmap=True)
-        yield content["trainer_name"], content["init_args"]["configuration"], content["network_weights"]
+        yield FoldContent(content["trainer_name"], content["init_args"], content["network_weights"])
 
 
 def check_model_folder(

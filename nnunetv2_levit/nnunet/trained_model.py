@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
-from nnunetv2_levit.nnunet.model_folder import ModelFolder, check_same_network, read_model_folder
+from nnunetv2_levit.nnunet.model_folder import FoldContent, ModelFolder, check_same_network, read_model_folder
 from nnunetv2_levit.nnunet.trainer_classes import find_trainer_class
 
 
@@ -174,7 +174,8 @@ def load_trained_model(
     read = tuple(
         TrainedFold.read(folder.checkpoint_of(fold), fold, trust_checkpoint=trust_checkpoint) for fold in folder.folds
     )
-    check_same_network(folder, [(fold.trainer_name, fold.init_args["configuration"], fold.weights) for fold in read])
+    contents = [FoldContent(fold.trainer_name, fold.init_args, fold.weights) for fold in read]
+    check_same_network(folder, contents, compare_plans=not trust_checkpoint)
     try:
         return _assembled(folder, read)
     except UserError:

@@ -58,7 +58,7 @@ BAD_CALLS = {
     "name with __": ((*PATCH, "--name", "a__b"), ("'a__b'", "'__'")),
     "name too long": ((*PATCH, "--name", "a" * 300), ("300 characters", str(MAX_NAME_LENGTH))),
     "plans identifier with a separator": ((*PATCH, "-p", "../Dataset028/nnUNetPlans"), ("plans identifier",)),
-    "plans identifier empty": ((*PATCH, "-p", ""), ("plans identifier ''",)),
+    "plans identifier empty": ((*PATCH, "-p", ""), ("the argument after -p is empty ('')",)),
     "plans identifier too long": ((*PATCH, "-p", "p" * 300), ("300 characters",)),
     "batch 0": ((*PATCH, "--batch", "0"), ("batch size 0", "below 2")),
     "batch -4": ((*PATCH, "--batch=-4"), ("batch size -4", "below 2")),
@@ -66,7 +66,7 @@ BAD_CALLS = {
     "patch 0": (("--patch", "0", "64"), ("0x64",)),
     "patch -64": (("--patch", "-64", "64"), ("-64x64",)),
     "3D base": ((*PATCH, "--from", "3d_cascade_fullres", "--name", "x"), ("3d_cascade_fullres is not 2D",)),
-    "base empty": ((*PATCH, "--from", ""), ("no configuration ''", "choose one of 2d")),
+    "base empty": ((*PATCH, "--from", ""), ("the argument after --from is empty ('')",)),
 }
 
 

@@ -51,6 +51,20 @@ def name_network(path, name):
     path.write_text(json.dumps(plans))
 
 
+def change_plan(path, **values):
+    """Other entries of the one configuration in plans."""
+    plans = json.loads(path.read_text())
+    plans["configurations"]["2d"] |= values
+    path.write_text(json.dumps(plans))
+
+
+def other_plans_of_training(path):
+    """A fold trained with another spacing than the folder's plans.json says."""
+    arguments = torch.load(path, weights_only=False)["init_args"]
+    arguments["plans"]["configurations"]["2d"]["spacing"] = [2.0, 2.0]
+    change(path, init_args=arguments)
+
+
 def other_shapes(path):
     weights = torch.load(path, weights_only=False)["network_weights"]
     change(path, network_weights={name: value[:1] if value.ndim else value for name, value in weights.items()})
@@ -80,16 +94,49 @@ MODELS = {
         lambda m: [other_shapes(m / f"fold_{fold}" / CHECKPOINT) for fold in (0, 1)],
         "size mismatch",
     ),
+    # weights that fit, and another segmentation without a word
+    "another spacing": (
+        lambda m: change_plan(m / "plans.json", spacing=[2.0, 2.0]),
+        "configurations/2d/spacing is [2.0, 2.0], but fold_0/checkpoint_final.pth was trained with [1.5, 1.5]",
+    ),
+    "another normalisation": (
+        lambda m: change_plan(m / "plans.json", normalization_schemes=["NoNormalization"]),
+        'trained with ["ZScoreNormalization"]',
+    ),
+    "another patch size": (lambda m: change_plan(m / "plans.json", patch_size=[64, 64]), "2d/patch_size is [64, 64]"),
+    "a fold of other plans": (
+        lambda m: other_plans_of_training(m / "fold_1" / CHECKPOINT),
+        "but fold_1/checkpoint_final.pth was trained with [2.0, 2.0]",
+    ),
+    "transposed axes": (
+        lambda m: change_json(m / "plans.json", transpose_forward=[0, 2, 1], transpose_backward=[0, 2, 1]),
+        "plans.json: transpose_forward is [0, 2, 1]",
+    ),
+    "exchanged labels": (
+        lambda m: change_json(m / "dataset.json", labels={"background": 0, "a": 2, "b": 1, "c": 3}),
+        "dataset.json: labels",
+    ),
     "plans that are a list": (
         lambda m: (m / "plans.json").write_text("[1]"),
         "plans.json: the file is not nnU-Net's plans",
     ),
-    "plans without configurations": (lambda m: (m / "plans.json").write_text("{}"), "plans.json: the file lacks"),
+    "plans without configurations": (
+        lambda m: (m / "plans.json").write_text("{}"),
+        "plans.json: the file lacks 'dataset_name'",
+    ),
     "a dataset without labels": (
         lambda m: (m / "dataset.json").write_text("{}"),
         "dataset.json: the file lacks 'labels'",
     ),
 }
+
+
+def test_what_decides_nothing_may_differ_from_the_plans_of_the_training(model, images, capsys):
+    change_plan(model / "plans.json", batch_size=99, batch_dice=False, data_identifier="elsewhere")
+    plans = json.loads((model / "plans.json").read_text())
+    plans["configurations"]["2d_p64x64"] = {"inherits_from": "2d", "patch_size": [64, 64]}
+    (model / "plans.json").write_text(json.dumps(plans))
+    assert predict(capsys, model, images, model.parent / "out").code == 0
 
 
 @pytest.mark.parametrize("fault", MODELS)

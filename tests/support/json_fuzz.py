@@ -19,6 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from nnunetv2_levit import cli
+from tests.inference.model_folders import write_case, write_model_folder
 
 Place = tuple[str | int, ...]
 DEEP = json.loads("[" * 90 + "]" * 90)
@@ -251,6 +252,8 @@ def make(root: Path) -> dict[str, Kind]:
     for index, case in enumerate(("hippocampus_001", "hippocampus_002")):
         _write(msd / "labelsTr" / f"{case}.nii.gz", _heart(index))
         _write(msd / "imagesTr" / f"{case}.nii.gz", (_heart(index) * 50).astype(np.float32))
+    write_model_folder(root / "trained", folds=(0,), patch_size=(32, 32))
+    write_case(root / "images", "a", np.random.default_rng(0).random((1, 30, 30)) * 200)
     preprocessed.mkdir(parents=True)
     plans = preprocessed / "nnUNetPlans.json"
     conversion = {"notes": [], "cases": {case: {"patient": f"x{case[:2]}", "shape": [1]} for case in cases}}
@@ -341,7 +344,18 @@ def _kinds(root: Path, raw: Path, preprocessed: Path, model: Path, msd: Path) ->
 
     evaluate = ("evaluate", "-p", root / "A", "-g", raw / "labelsTr", "-d", 27, "-o", out)
     result = root / "A-result" / "evaluation.json"
+    predict = (
+        *("predict", "-m", root / "trained", "-i", root / "images", "-o", out, "-f", 0, "-device", "cpu"),
+        *("-npp", 0, "-nps", 0, "--disable_progress_bar", "--disable_tta"),
+    )
+
+    def segmented() -> Any:
+        return sitk.GetArrayFromImage(sitk.ReadImage(str(out / "a.nii.gz"))).tolist()
+
     return {
+        # nothing is excluded: what decides a segmentation is compared with the plans in the checkpoint
+        "plans.json, predict": Kind(root / "trained" / "plans.json", predict, segmented, (out,)),
+        "dataset.json, predict": Kind(root / "trained" / "dataset.json", predict, segmented, (out,)),
         "dataset.json, evaluate": Kind(raw / "dataset.json", evaluate, numbers, (out,), another_dataset),
         "dataset.json, inspect": Kind(
             raw / "dataset.json", ("inspect", "-d", 27, "-o", out, "-w", 1),

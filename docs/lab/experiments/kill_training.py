@@ -160,6 +160,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder to make")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, help="JSON file of the counts")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     work = options.work.resolve()
@@ -213,6 +214,8 @@ def main() -> None:
         check_result(folder, rates)
         count.trainings += 1
     bar.close()
+    if options.output is not None:
+        options.output.write_text(json.dumps(vars(count), indent=1) + "\n")
     print(
         f"{count.kills} kills in {count.trainings} trainings ({count.writing} while a checkpoint was written, "
         f"{count.anew} before the first one was whole), {count.resumes} resumes that went on from the newest complete "
