@@ -27,7 +27,16 @@ def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-def _check(networks, patch_sizes, batch_sizes, modes, device, repetitions, num_classes) -> None:
+def _check(
+    networks: Sequence[str],
+    *,
+    patch_sizes: Sequence[tuple[int, int]],
+    batch_sizes: Sequence[int],
+    modes: Sequence[str],
+    device: str,
+    repetitions: int,
+    num_classes: int,
+) -> None:
     for what, values in {
         "network": networks,
         "patch": [f"{patch[0]}x{patch[1]}" for patch in patch_sizes],
@@ -105,7 +114,15 @@ def run(
     Raises:
         UserError: an unknown network or mode, an impossible patch or batch size, or no such device.
     """
-    _check(networks, patch_sizes, batch_sizes, modes, device, repetitions, num_classes)
+    _check(
+        networks,
+        patch_sizes=patch_sizes,
+        batch_sizes=batch_sizes,
+        modes=modes,
+        device=device,
+        repetitions=repetitions,
+        num_classes=num_classes,
+    )
 
     def new(name: str, patch: tuple[int, int]) -> nn.Module:
         return build(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch)

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from nnunetv2_levit.inference.pipeline import FailedCasesError
+    from nnunetv2_levit.inference.pipeline import FailedCasesError, failure
     from nnunetv2_levit.inference.predict import predict
 
     try:
@@ -94,6 +94,9 @@ def run(arguments: argparse.Namespace) -> None:
             verbose=arguments.verbose,
         )
     except FailedCasesError as failed:
+        if arguments.disable_progress_bar:  # otherwise each was named when it failed
+            for case, reason in failed.reasons.items():
+                print(failure(case, reason), file=sys.stderr)
         print(f"error: {failed}; mend them and run again with --continue_prediction", file=sys.stderr, flush=True)
         raise SystemExit(SOME_CASES_FAILED) from None
     print(f"the segmentations are in {arguments.o}")

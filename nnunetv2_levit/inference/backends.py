@@ -67,7 +67,7 @@ class TorchBackend:
 
     def __init__(self, network: nn.Module, *, device: torch.device, compiled: bool = False) -> None:
         self.memory_format = memory_format(network)
-        network = fold_batch_norm(network).to(device, memory_format=self.memory_format)
+        network = fold_batch_norm(network).to(device).to(memory_format=self.memory_format)
         if device.type == "cuda":
             # of the weights left in fp32 autocast keeps copies for a whole case, if they require gradients
             network = halve_weights(network).requires_grad_()

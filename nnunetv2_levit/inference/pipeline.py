@@ -34,6 +34,11 @@ class FailedCasesError(RuntimeError):
         self.reasons = reasons
 
 
+def failure(case: str, reason: str) -> str:
+    """The line that says of one case why it was not predicted."""
+    return f"error: {case} was not predicted: {reason}"
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What the workers need of the model: nnU-Net's plans, configuration and dataset description."""
@@ -91,7 +96,7 @@ class Preparation:
 class InProcess(Executor):
     """Runs each task where it is submitted."""
 
-    def submit(self, function, /, *args, **kwargs) -> Future:
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         future: Future = Future()
         try:
             future.set_result(function(*args, **kwargs))
@@ -154,10 +159,11 @@ class Pipeline:
 
     def _fail(self, case: Case, error: BaseException) -> None:
         self.reasons[case.name] = one_line(error)
-        tqdm.write(f"error: {case.name} was not predicted: {self.reasons[case.name]}", file=sys.stderr)
+        if self.show_progress:
+            tqdm.write(failure(case.name, self.reasons[case.name]), file=sys.stderr)
 
-    def _prepared(self, cases: Sequence[Case]) -> Iterator[tuple[Case, np.ndarray, dict]]:
-        """Cases in order with their data; the next ones are being read meanwhile."""
+    def _prepared(self, cases: Sequence[Case]) -> Iterator[tuple[Case, np.ndarray | None, dict]]:
+        """Cases in order with their data (None where it can't be had); the next ones are being read meanwhile."""
         waiting: deque[tuple[Case, Future]] = deque()
         remaining = iter(cases)
         ahead = 1 if isinstance(self.preprocessing, InProcess) else self.preprocessing_workers + AHEAD
@@ -171,12 +177,12 @@ class Pipeline:
                 data, properties = future.result()
             except Exception as error:
                 self._fail(case, error)
-                yield case, None, None
+                yield case, None, {}
             else:
                 yield case, data, properties
 
     @staticmethod
-    def _submitted(executor: Executor, function, *arguments) -> Future:
+    def _submitted(executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future:
         try:
             return executor.submit(function, *arguments)
         except BrokenProcessPool as error:

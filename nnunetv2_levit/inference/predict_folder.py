@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import check_writable
 from nnunetv2_levit.image_files import check_image_file
 from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
 from nnunetv2_levit.inference.case_files import Case, cases_for
@@ -87,6 +88,7 @@ def _check_output(source: Path, output: Path) -> None:
         raise UserError(f"the output {output} is a file: give a folder with -o")
     if output.is_dir() and output.samefile(source):
         raise UserError(f"the input and the output are the same folder {output}: give another with -o")
+    check_writable(output, folder=True)
 
 
 def _make_output(output: Path) -> None:
@@ -146,21 +148,25 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
     _make_output(output)
     ending = folder.dataset["file_ending"]
     written = [Path(f"{case.target}{ending}") for case in cases[settings.part :: settings.parts]]
-    common = dict(
-        save_probabilities=settings.save_probabilities,
-        overwrite=not settings.continue_prediction,
-        folder_with_segs_from_prev_stage=None if settings.previous_stage is None else str(settings.previous_stage),
-    )
+    previous_stage = None if settings.previous_stage is None else str(settings.previous_stage)
     if settings.preprocessing_workers == settings.exporting_workers == 0 and not predictor.is_batched:
-        predictor.predict_from_files_sequential(str(source), str(output), **common)
+        predictor.predict_from_files_sequential(
+            str(source),
+            str(output),
+            settings.save_probabilities,
+            not settings.continue_prediction,
+            previous_stage,
+        )
         return written
     predictor.predict_from_files(
         str(source),
         str(output),
+        settings.save_probabilities,
+        not settings.continue_prediction,
         num_processes_preprocessing=settings.preprocessing_workers,
         num_processes_segmentation_export=settings.exporting_workers,
         num_parts=settings.parts,
         part_id=settings.part,
-        **common,
+        folder_with_segs_from_prev_stage=previous_stage,
     )
     return written

@@ -124,13 +124,13 @@ class BatchedPredictor(nnUNetPredictor):
             return super().predict_logits_from_preprocessed_data(data)
         if self.backends is None:
             self.backends = self._make_backends()
-        logits = self._mean_logits(data, self.accumulator)
+        logits = self._mean_logits(self.backends, data, self.accumulator)
         if self.accumulator == torch.half and not torch.isfinite(logits).all():
-            logits = self._mean_logits(data, torch.float32)
+            logits = self._mean_logits(self.backends, data, torch.float32)
         return logits
 
     @torch.inference_mode()
-    def _mean_logits(self, data: torch.Tensor, accumulator: torch.dtype) -> torch.Tensor:
+    def _mean_logits(self, backends: Sequence[Backend], data: torch.Tensor, accumulator: torch.dtype) -> torch.Tensor:
         window = SlidingWindow(
             patch_size=tuple(self.configuration_manager.patch_size),
             num_classes=self.label_manager.num_segmentation_heads,
@@ -141,15 +141,15 @@ class BatchedPredictor(nnUNetPredictor):
             results_on_device=self.perform_everything_on_device,
             accumulator=accumulator,
         )
-        total = window.logits(self.backends[0], data)
-        for backend in self.backends[1:]:
+        total = window.logits(backends[0], data)
+        for backend in backends[1:]:
             total += window.logits(backend, data)
-        if len(self.backends) > 1:
-            total /= len(self.backends)
+        if len(backends) > 1:
+            total /= len(backends)
         if self.verbose:
             print(
                 f"volume {tuple(data.shape)}, patch {window.patch_size}, step {self.tile_step_size}, mirrored along "
-                f"{window.mirror_axes}, {self.runner.batch_size} images at once, {len(self.backends)} folds"
+                f"{window.mirror_axes}, {self.runner.batch_size} images at once, {len(backends)} folds"
             )
         return total
 

@@ -148,9 +148,8 @@ def read_model_folder(
         advice = f"choose with -f among {', '.join(trained)}" if trained else "no fold has it"
         if others:
             advice += f"; fold {missing[0]} has {', '.join(others)} (-chk)"
-        raise UserError(
-            f"{path} has no {checkpoint} for fold{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}: {advice}"
-        )
+        which = "fold" if len(missing) == 1 else "folds"
+        raise UserError(f"{path} has no {checkpoint} for {which} {', '.join(map(str, missing))}: {advice}")
     if not trust_plans:
         check_network_classes(plans, path / "plans.json")
     return ModelFolder(path, tuple(folds), checkpoint, plans, dataset)
