@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 USER_EXTRAS = ("export", "synapse-h5")  # the others are for developers
-NEVER_IMPORTED = {"onnx", "onnxscript"}  # torch.onnx imports them
+NEVER_IMPORTED = {"onnx", "onnxscript", "simpleitk", "batchgenerators"}  # torch.onnx and nnU-Net import them
 
 
 def distributions(requirements: list[str]) -> set[str]:
