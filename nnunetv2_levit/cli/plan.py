@@ -1,8 +1,6 @@
 """``nnunetv2_levit plan``: nnUNetv2_plan_and_preprocess, after a look at what can be known to be wrong."""
 
 import argparse
-import contextlib
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,19 +41,12 @@ CLASSES = {
 
 
 def _check_class(flag: str, name: str) -> None:
-    import nnunetv2
-    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
-
     default, package = CLASSES[flag]
     if name == default:
         return
-    found = None
-    # names of nnU-Net's modules have a meaning of their own to its search
-    if name.isidentifier():
-        folder = str(Path(nnunetv2.__path__[0]) / package)
-        with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):
-            found = recursive_find_python_class(folder, name, current_module=f"nnunetv2.{package}")
-    if not isinstance(found, type):
+    from nnunetv2_levit.nnunet.named_classes import has_class
+
+    if not has_class(name, package=package):
         raise UserError(f"nnU-Net has no class {name!r} for -{flag}: leave it out for {default}")
 
 
