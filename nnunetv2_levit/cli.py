@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 import nnunetv2_levit
-from nnunetv2_levit.commands import datasets, demo, evaluation, models, networks, nnunet, prediction
+from nnunetv2_levit.commands import datasets, demo, evaluation, models, networks, nnunet, prediction, study
 from nnunetv2_levit.errors import exit_on_user_error
 
-GROUPS = (nnunet, datasets, networks, models, prediction, evaluation, demo)
+GROUPS = (nnunet, datasets, networks, models, prediction, evaluation, study, demo)
 
 # subcommands that hand everything to nnU-Net, with the trainers made known to it
 PASSED_THROUGH = {

@@ -22,6 +22,8 @@ from nnunetv2_levit.trainers.checkpoint_transfer import accept_checkpoints_of_ot
 from nnunetv2_levit.trainers.multi_scale import rescaled
 from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule
+from nnunetv2_levit.trainers.seeding import make_repeatable_if_asked
+from nnunetv2_levit.trainers.stop_signals import stop_when_asked
 
 
 class HybridTrainer(nnUNetTrainer):
@@ -66,6 +68,8 @@ class HybridTrainer(nnUNetTrainer):
         self._iteration = 0
         self._weights_come_from_checkpoint = False
         accept_checkpoints_of_other_patch_sizes()
+        make_repeatable_if_asked(self)
+        stop_when_asked(self)
 
     @classmethod
     def build_network_architecture(  # the signature is nnU-Net's
