@@ -194,8 +194,8 @@ def check(study: Study, states: dict[str, State] | None = None) -> dict[Model, M
     beyond = [fold for fold in study.folds if fold >= len(splits)]
     if beyond:
         raise UserError(
-            f"{study.file}: [study] folds names fold {beyond[0]}, and {study.dataset} is split into {len(splits)}: folds "
-            f"are 0 to {len(splits) - 1}"
+            f"{study.file}: [study] folds names fold {beyond[0]}, and {study.dataset} is split into {len(splits)}: "
+            f"folds are 0 to {len(splits) - 1}"
         )
     for configuration in study.configurations:
         _data(study, configuration)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -207,9 +208,8 @@ class LocalQueue:
             self.say(f"killed   {name} (exit code {code}) before it began: it is started again")
         else:
             self._given_up.add(name)
-            self.say(
-                f"failed   {name}: it ended (exit code {code}) without its result; see {log_file(self.study, run.job)}"
-            )
+            log = log_file(self.study, run.job)
+            self.say(f"failed   {name}: it ended (exit code {code}) without its result; see {log}")
 
     # stopping ---------------------------------------------------------------------------------------------------------
 
@@ -246,7 +246,5 @@ class _Handlers:
 
 
 def _signal_group(process: subprocess.Popen, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass

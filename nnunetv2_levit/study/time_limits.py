@@ -86,3 +86,30 @@ def limits_of(study: Study, model: Model, epochs: int, seconds: float | None) ->
     # twice what the epochs need: starting, preemption and slower nodes take their share
     restarts = math.ceil(2 * epochs * epoch / (limit - warning)) + 3
     return Limits(warning_seconds=int(warning), restarts=restarts)
+
+
+def limits_by_model(
+    study: Study, states: Mapping[str, State], facts: Mapping[Model, ModelFacts]
+) -> dict[Model, Limits]:
+    """Time limits' consequences for each model, from its measured seconds per epoch.
+
+    Raises:
+        UserError: the time limit is too short for an epoch.
+    """
+    seconds = seconds_per_epoch(study, states)
+    result = {}
+    for state in states.values():
+        if state.job.kind == "train" and state.job.model not in result:
+            model = state.job.model
+            result[model] = limits_of(study, model, epochs_of(study, state, facts), seconds.get(model))
+    return result
+
+
+def longest(limits: Mapping[Model, Limits]) -> Limits:
+    """The earliest warning and the most restarts, for jobs of no model's own."""
+    if not limits:
+        return Limits(warning_seconds=int(SAVING_SECONDS), restarts=3)
+    return Limits(
+        warning_seconds=max(one.warning_seconds for one in limits.values()),
+        restarts=max(one.restarts for one in limits.values()),
+    )

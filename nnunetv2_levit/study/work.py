@@ -57,7 +57,7 @@ TASKS: dict[str, Task] = {"train": _train, "predict": _predict, "evaluate": _eva
 
 def work_command(study: Study, job: Job, *, device: str | None = None, device_lock: Path | None = None) -> list[str]:
     """The words of the command that does a job."""
-    words = [sys.executable, "-m", "nnunetv2_levit.study.work", str(study.file), job.id]
+    words = [sys.executable, "-m", "nnunetv2_levit.study.work", str(study.file), job.id, "--executor", study.executor]
     if device is not None:
         words += ["--device", device]
     if device_lock is not None:
@@ -112,10 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("study", type=Path)
     parser.add_argument("job")
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--executor", help="the one that started this, if not the file's")
     parser.add_argument("--device-lock", type=Path)
     parsed = parser.parse_args(arguments)
     try:
-        study = load_study(parsed.study)
+        study = load_study(parsed.study, executor=parsed.executor)
         job = jobs_of(study).get(parsed.job)
         if job is None:
             raise UserError(f"{study.file} has no job {parsed.job}: `study FILE plan --json` names them")

@@ -1,4 +1,4 @@
-"""A training that is asked to stop (SIGUSR2 or SIGTERM) finishes its epoch, saves, and ends with an exit code of its own.
+"""A training that is asked to stop (SIGUSR2, SIGTERM) finishes its epoch, saves, and ends with an exit code of its own.
 
 Slurm sends the signal before a time limit or a preemption (``--signal=USR2@SECONDS``), a person with ``kill``. Resume
 with ``--c``.
