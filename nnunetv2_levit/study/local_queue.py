@@ -188,7 +188,7 @@ class LocalQueue:
             self._woken.notify()
 
     def _note_end(self, run: "_Run", code: int) -> None:
-        """Say how a job ended and decide whether this run starts it again: only if it was killed, or taken by others."""
+        """Say how a job ended; this run starts it again only if it was killed, or if another process had it."""
         name, state = run.job.id, self._states[run.job.id]
         several = attempts.attempts(attempts_file(self.study, run.job))
         begun = len(several) > run.attempts_before
