@@ -171,7 +171,7 @@ def _difference(reference: dict[str, Any], other: dict[str, Any], metric: str, s
     }
 
 
-def comparison_markdown(result: dict[str, Any]) -> str:
+def comparison_table(result: dict[str, Any]) -> str:
     """The table of all differences, best read from the last column."""
     facts = (result["unit"], result["tolerance"], result["dimensions"])
     rows = []
@@ -196,6 +196,11 @@ def comparison_markdown(result: dict[str, Any]) -> str:
             ]
         )
     head = ["model", "metric", "structure", result["reference"], "model's", "difference", "95 % interval", "p"]
+    return markdown_table([*head, "p (Holm)", "patients"], rows)
+
+
+def comparison_markdown(result: dict[str, Any]) -> str:
+    """The table of all differences, and what its words mean."""
     models = "; ".join(
         f"{model['name']}" + (f" ({model['results']} {model['pooled_as']} pooled)" if model["pooled_as"] else "")
         for model in result["models"]
@@ -208,7 +213,7 @@ def comparison_markdown(result: dict[str, Any]) -> str:
             f"averaged). Interval: {result['interval']}. p: {result['test']}; a dash where fewer than six patients "
             "make a test pointless.",
             "",
-            markdown_table([*head, "p (Holm)", "patients"], rows),
+            comparison_table(result),
         ]
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.compare import compare, comparison_markdown, write_comparison
+from nnunetv2_levit.evaluation.compare import compare, comparison_table, write_comparison
 from nnunetv2_levit.evaluation.evaluate import load_evaluation
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers_markdown, tables_of
@@ -190,7 +190,9 @@ def _details(study: Study, compared: Compared, comparison: dict[str, Any] | None
     if comparison is not None:
         write_comparison(comparison, folder)
         parts += [
-            page.lowered(comparison_markdown(comparison)),
+            f"## {title}: compared with {comparison['reference']}\n",
+            "Model minus reference, one value a patient.\n",
+            comparison_table(comparison),
             Picture(folder / "comparison.png", f"{title}: each patient's values by model and structure."),
         ]
     if empty := page.empty_table(evaluations):
