@@ -21,7 +21,7 @@ def _work(study: Study, jobs: Sequence[Job], index: str) -> str:
     names = " ".join(job.id for job in jobs)
     device = "cuda" if study.slurm.gpus else "cpu"
     python, file = shlex.quote(sys.executable), shlex.quote(str(study.file))
-    work = f'{python} -m nnunetv2_levit.study.work {file} "${{jobs[{index}]}}"'
+    work = f'{python} -m nnunetv2_levit.study {file} "${{jobs[{index}]}}"'
     return f"jobs=({names}); {{}} {work} --device {device} --executor print"
 
 

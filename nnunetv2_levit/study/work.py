@@ -1,6 +1,6 @@
 """What a device runs: one job of a study, in a process of its own.
 
-    python -m nnunetv2_levit.study.work STUDY.toml JOB [--device cuda:0] [--device-lock FILE]
+    python -m nnunetv2_levit.study STUDY.toml JOB [--device cuda:0] [--device-lock FILE]
 
 It takes the job's lock, looks whether there is anything left to do, writes all output to the job's log, and notes how
 it ended. Exit code: 0 done, 75 stopped as asked, 76 another process has it (or the device), 2 or 1 failed.
@@ -57,7 +57,7 @@ TASKS: dict[str, Task] = {"train": _train, "predict": _predict, "evaluate": _eva
 
 def work_command(study: Study, job: Job, *, device: str | None = None, device_lock: Path | None = None) -> list[str]:
     """The words of the command that does a job."""
-    words = [sys.executable, "-m", "nnunetv2_levit.study.work", str(study.file), job.id, "--executor", study.executor]
+    words = [sys.executable, "-m", "nnunetv2_levit.study", str(study.file), job.id, "--executor", study.executor]
     if device is not None:
         words += ["--device", device]
     if device_lock is not None:
@@ -108,7 +108,7 @@ def do(study: Study, job: Job, device: str) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; see the module."""
-    parser = argparse.ArgumentParser(prog="python -m nnunetv2_levit.study.work")
+    parser = argparse.ArgumentParser(prog="python -m nnunetv2_levit.study")
     parser.add_argument("study", type=Path)
     parser.add_argument("job")
     parser.add_argument("--device", default="cuda")
@@ -148,10 +148,3 @@ def is_done(study: Study, job: Job) -> bool:
         return False
     before = [files.made(other) for other in needs(study, job)]
     return all(other is not None and other <= made for other in before)
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    # nnU-Net's threads and workers have ended or are daemons; a hanging one must not hold the device
-    raise SystemExit(code)

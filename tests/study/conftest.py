@@ -1,7 +1,7 @@
 """A dataset that nnU-Net could train on, as files alone, and studies of it whose jobs compute nothing."""
 
 import json
-import sys
+import os
 from pathlib import Path
 
 import pytest
@@ -75,15 +75,9 @@ def study_file(nnunet) -> Path:
 @pytest.fixture
 def faked(monkeypatch):
     """Jobs are those of `fake_worker`, and networks are not built."""
-    from nnunetv2_levit.study import local_queue, work
-
-    def command(study, job, **flags):
-        words = work.work_command(study, job, **flags)
-        return [sys.executable, str(Path(__file__).with_name("fake_worker.py")), *words[3:]]
-
-    monkeypatch.setattr(local_queue, "work_command", command)
+    here = Path(__file__).resolve().parent
     monkeypatch.setattr(check, "_facts", lambda study, model: ModelFacts(parameters=1000, epochs=2))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here / "fake_site"), str(here.parents[1])]))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`nnunetv2_levit.study.work` with jobs that write the files of real ones and compute nothing.
+"""Jobs of a study that write the files of real ones and compute nothing; `fake_site` puts them in place.
 
 Environment: FAKE_EPOCHS, FAKE_SECONDS an epoch; FAKE_FAILS and FAKE_KILLED are parts of the ids of jobs that raise, or
 that kill themselves in their second epoch at the first attempt.
@@ -7,7 +7,6 @@ that kill themselves in their second epoch at the first attempt.
 import json
 import os
 import signal
-import sys
 import time
 from datetime import datetime
 
@@ -81,6 +80,4 @@ def report(study, job, device):
     (report_folder(study) / "report.html").write_text("the page")
 
 
-if __name__ == "__main__":
-    work.TASKS.update({"train": train, "predict": predict, "evaluate": evaluate, "report": report})
-    raise SystemExit(work.main(sys.argv[1:]))
+TASKS = {"train": train, "predict": predict, "evaluate": evaluate, "report": report}

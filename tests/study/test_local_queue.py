@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -86,16 +85,8 @@ def test_a_killed_training_goes_on_and_a_failing_one_stops_no_other(study, monke
 
 def queue_process(study):
     """The queue in a process of its own, as a shell would start it."""
-    program = (
-        "import sys; from tests.study import conftest; from nnunetv2_levit.study import check, local_queue, work, "
-        "load_study, run; from nnunetv2_levit.study.check import ModelFacts; "
-        "original = work.work_command; "
-        f"fake = {str(Path(__file__).with_name('fake_worker.py'))!r}; "
-        "local_queue.work_command = lambda *a, **k: [sys.executable, fake, *original(*a, **k)[3:]]; "
-        "check._facts = lambda study, model: ModelFacts(1000, 2); "
-        f"run(load_study({str(study.file)!r}))"
-    )
-    return subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "nnunetv2_levit.cli", "study", str(study.file), "run"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
 def test_two_queues_at_once_start_nothing_twice_even_when_one_is_killed(study, monkeypatch):

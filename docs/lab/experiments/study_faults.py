@@ -3,8 +3,8 @@
     python docs/lab/experiments/study_faults.py --work FOLDER [--kills 20] [--seed 0] [--slurm one_node_slurm.sh]
 
 Two trainers x two folds x two seeds on the phantom, test images, the CPU, one thread each. First undisturbed; then by
-the local queue with random kills (-9 of a training, of one of its workers, or of the queue) and two queues at once; then,
-with ``--slurm`` (a script that starts a Slurm of one node: ``start DIR`` prints its SLURM_CONF), by Slurm with kills,
+the local queue with random kills (-9 of a training, of one of its workers, or of the queue) and two queues at once;
+then, with ``--slurm`` (a script that starts a Slurm of one node: ``start DIR`` prints its SLURM_CONF), by Slurm with kills,
 `scontrol requeue`, a time limit of two minutes, two submissions at once and a restarted controller. After every kill
 each checkpoint is read. At the end: the page (without seconds), predictions and weights are the same, each epoch is in
 its checkpoint once. Writes FOLDER/faults.json.
@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -142,10 +143,8 @@ def read_checkpoints(study) -> int:
     """Read every checkpoint that is there, as a resumed training would; returns how many."""
     files = list(study.folder.rglob("checkpoint_*.pth"))
     for file in files:
-        try:
+        with suppress(FileNotFoundError):  # renamed to the final one, or removed by nnU-Net at the end
             torch.load(file, weights_only=False, map_location="cpu")
-        except FileNotFoundError:
-            pass  # renamed to the final one, or removed by nnU-Net at the end
     return len(files)
 
 
@@ -166,10 +165,8 @@ def children(pid: int) -> list[int]:
 
 
 def kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def disturb_local(study, file: Path, kills: int, rng: random.Random) -> Counter:
