@@ -75,13 +75,14 @@ def evaluate(study: Study, job: Job) -> None:
     from nnunetv2_levit.evaluation.tables import write_evaluation
 
     asked = study.evaluation
-    raw = os.environ.get("nnUNet_raw")  # noqa: SIM112 (nnU-Net's name)
+    preprocessed = dataset_folder("nnUNet_preprocessed", study.dataset, advice="preprocess it")
+    raw = Path(os.environ.get("nnUNet_raw", "")) / study.dataset  # noqa: SIM112 (nnU-Net's name)
     common = dict(
         name=model_name(study, job.model),
         tolerance=asked.tolerance,
         patient_pattern=asked.patient_pattern,
         workers=asked.workers,
-        dataset=Path(raw) / study.dataset if raw and (Path(raw) / study.dataset).is_dir() else None,
+        dataset=raw if (raw / "dataset.json").is_file() else preprocessed,  # a converter's raw data name the patients
     )
     folder = evaluation_folder(study, job.model, job.seed)
     if study.test is not None and study.test.labels is not None:
@@ -92,7 +93,7 @@ def evaluate(study: Study, job: Job) -> None:
             **common,
         )
         write_evaluation(measure(request), folder / "test")
-    truth = dataset_folder("nnUNet_preprocessed", study.dataset, advice="preprocess it") / "gt_segmentations"
+    truth = preprocessed / "gt_segmentations"
     # the protocol's probabilities are those of the test images; nnU-Net's validation saves none
     protocol = None if study.test is not None else asked.protocol
     request = Request(

@@ -16,13 +16,13 @@ def _chunks(values: Sequence[Job], size: int) -> list[Sequence[Job]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
-def _work(study: Study, jobs: Sequence[Job], index: str) -> str:
-    """Lines of shell that do the job of an array's index."""
+def _work(study: Study, jobs: Sequence[Job], index: str, prefix: str) -> str:
+    """Shell that does the job of an array's index; ``prefix`` stands before the program."""
     names = " ".join(job.id for job in jobs)
     device = "cuda" if study.slurm.gpus else "cpu"
     python, file = shlex.quote(sys.executable), shlex.quote(str(study.file))
     work = f'{python} -m nnunetv2_levit.study {file} "${{jobs[{index}]}}"'
-    return f"jobs=({names}); {{}} {work} --device {device} --executor print"
+    return f"jobs=({names}); {prefix} {work} --device {device} --executor print"
 
 
 def _sbatch(study: Study, name: str, jobs: Sequence[Job], limits: Limits, after: Sequence[str]) -> str:
@@ -50,7 +50,7 @@ def _sbatch(study: Study, name: str, jobs: Sequence[Job], limits: Limits, after:
     # a cancelled job is not running any more when it has stopped: only the time limit's warning finds it so
     script = [
         *asked.setup,
-        _work(study, jobs, "$SLURM_ARRAY_TASK_ID").format("srun --unbuffered") + "; code=$?",
+        _work(study, jobs, "$SLURM_ARRAY_TASK_ID", "srun --unbuffered") + "; code=$?",
         'me="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"',
         f'if [ $code -eq {STOPPED} ] && [ "$(squeue -h -j $me -o %T)" = RUNNING ] && '
         f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {limits.restarts} ]; then scontrol requeue $me; fi',
@@ -78,7 +78,7 @@ def _bsub(study: Study, name: str, jobs: Sequence[Job], limits: Limits, after: S
         words += ["-gpu", f"num={asked.gpus}"]
     if after:
         words += ["-w", " && ".join(f"ended({study.name}-{one})" for one in after)]
-    script = "; ".join([*asked.setup, _work(study, jobs, "$((LSB_JOBINDEX - 1))").format("exec")])
+    script = "; ".join([*asked.setup, _work(study, jobs, "$((LSB_JOBINDEX - 1))", "exec")])
     return f"bsub {' '.join(shlex.quote(word) for word in words)} {shlex.quote(f'bash -c {shlex.quote(script)}')}"
 
 

@@ -85,8 +85,8 @@ FAULTS = {
     "an unknown metric": (added('[evaluation]\nmetrics = ["auc"]\n'), ["'auc'", "hd95"]),
     "an unknown protocol": (added('[evaluation]\nprotocol = "mine"\n'), ["'mine'", "levit-unet"]),
     "a protocol without its probabilities": (
-        added('[evaluation]\nprotocol = "polyp"\n'),
-        ["polyp", "save_probabilities"],
+        added('[evaluation]\nprotocol = "unet2022-em"\n'),
+        ["unet2022-em", "save_probabilities"],
     ),
     "an unknown executor": (added('[executor]\nkind = "lsf"\n'), ["'lsf'", "local, slurm, print"]),
     "an impossible device": (replaced('["cpu", "cpu"]', '["gpu1"]'), ["'gpu1'", "cuda:0"]),
@@ -95,7 +95,7 @@ FAULTS = {
     "a folder that is a file": (replaced('folder = "out"', 'folder = "study.toml"'), ["study.toml", "is a file"]),
     "a folder within a file": (
         replaced('folder = "out"', 'folder = "study.toml/out"'),
-        ["study.toml", "can't be written"],
+        ["study.toml", "can't be"],
     ),
 }
 

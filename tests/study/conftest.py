@@ -10,7 +10,7 @@ from nnunetv2_levit.study import check, load_study
 from nnunetv2_levit.study.check import ModelFacts
 from tests.evaluation.conftest import LABELS, heart, write_labels
 
-CASES = [f"patient{number:03d}_frame{frame:02d}" for number in range(1, 7) for frame in (1, 12)]
+CASES = [f"patient{number:03d}_frame{frame:02d}" for number in range(1, 9) for frame in (1, 12)]
 DATASET = "Dataset027_ACDC"
 ARCHITECTURE = {"network_class_name": "none", "arch_kwargs": {}, "_kw_requires_import": []}
 CONFIGURATION = {"data_identifier": "nnUNetPlans_2d", "batch_size": 2, "architecture": ARCHITECTURE}
@@ -43,7 +43,7 @@ devices = ["cpu", "cpu"]
 
 @pytest.fixture
 def nnunet(tmp_path, monkeypatch) -> Path:
-    """nnU-Net's folders with a preprocessed dataset of six patients, and two more as test images."""
+    """nnU-Net's folders with a preprocessed dataset of eight patients, and two more as test images."""
     folder = tmp_path / "preprocessed" / DATASET
     for case in CASES:
         write_labels(folder / "gt_segmentations" / f"{case}.nii.gz", heart())

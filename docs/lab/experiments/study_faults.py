@@ -4,10 +4,10 @@
 
 Two trainers x two folds x two seeds on the phantom, test images, the CPU, one thread each. First undisturbed; then by
 the local queue with random kills (-9 of a training, of one of its workers, or of the queue) and two queues at once;
-then, with ``--slurm`` (a script that starts a Slurm of one node: ``start DIR`` prints its SLURM_CONF), by Slurm with kills,
-`scontrol requeue`, a time limit of two minutes, two submissions at once and a restarted controller. After every kill
-each checkpoint is read. At the end: the page (without seconds), predictions and weights are the same, each epoch is in
-its checkpoint once. Writes FOLDER/faults.json.
+then, with ``--slurm`` (a script that starts a Slurm of one node: ``start DIR`` prints its SLURM_CONF), by Slurm with
+kills, `scontrol requeue`, a time limit of two minutes, two submissions at once and a restarted controller. After every
+kill each checkpoint is read. At the end: the page (without seconds), predictions and weights are the same, each epoch
+is in its checkpoint once. Writes FOLDER/faults.json.
 """
 
 import argparse
