@@ -87,7 +87,7 @@ class LocalQueue:
     _given_up: set[str] = field(default_factory=set)
     _killed_at_start: Counter = field(default_factory=Counter)
     _stopping: bool = False
-    _changed: bool = True
+    _changed: set[str] = field(default_factory=set)
     _woken: threading.Condition = field(default_factory=threading.Condition)
 
     def run(self) -> dict[str, State]:
@@ -123,13 +123,16 @@ class LocalQueue:
         files = StudyFiles(self.study)
         for state in self._elsewhere():
             now = files.state(state.job, self._states, progress=False)
-            self._changed |= now.name != state.name
+            if now.name != state.name:
+                self._changed.add(state.job.id)
             self._states[state.job.id] = now
-        if self._changed:
-            for job_id, state in self._states.items():
-                if self._needs[job_id] and state.name not in (DONE, FAILED) and job_id not in self._running:
-                    self._states[job_id] = files.state(state.job, self._states, progress=False)
-        self._changed = False
+        affected, self._changed = self._changed, set()
+        for job_id, state in self._states.items():  # in order: what a job needs comes before it
+            if affected.isdisjoint(self._needs[job_id]):
+                continue
+            affected.add(job_id)
+            if state.name not in (DONE, FAILED) and job_id not in self._running:
+                self._states[job_id] = files.state(state.job, self._states, progress=False)
 
     def _ready_jobs(self) -> list[Job]:
         """Jobs that can start now; the report when there is nothing else left to come."""
@@ -184,7 +187,7 @@ class LocalQueue:
             del self._running[run.job.id]
             self._states[run.job.id] = StudyFiles(self.study).state(run.job, self._states, progress=False)
             self._note_end(run, code)
-            self._changed = True
+            self._changed.add(run.job.id)
             self._woken.notify()
 
     def _note_end(self, run: "_Run", code: int) -> None:

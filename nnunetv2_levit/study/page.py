@@ -15,6 +15,7 @@ ANSWERED = ("dice", "hd95")
 LEVEL = 0.05
 FEWEST_PATIENTS = 6  # as `statistics.paired_difference`
 CURVES_IN_A_PICTURE = 10
+MOST_PICTURES = 12
 
 
 def lowered(markdown: str) -> str:
@@ -120,6 +121,9 @@ def curve_parts(study: Study, curves: dict[str, Any], folder: Path) -> list[str 
 
     parts: list[str | Picture] = ["## Training\n"]
     runs = list(curves.values())
+    if len(runs) > (most := CURVES_IN_A_PICTURE * MOST_PICTURES):
+        parts.append(f"The first {most} of {len(runs)} trainings; all are in curves.json beside this page.\n")
+        runs = runs[:most]
     for start in range(0, len(runs), CURVES_IN_A_PICTURE):
         some = runs[start : start + CURVES_IN_A_PICTURE]
         picture = folder / f"curves_{start // CURVES_IN_A_PICTURE + 1}.png"

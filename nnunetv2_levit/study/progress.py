@@ -45,7 +45,9 @@ def last_line(file: Path) -> str:
 
 def read_progress(logs: Sequence[Path]) -> Progress:
     """From the newest of nnU-Net's ``training_log_*.txt`` that has a finished epoch."""
-    for log in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True):
+    if len(logs) > 1:
+        logs = sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True)
+    for log in logs:
         epoch, done, dice = None, None, None
         seconds: list[float] = []
         for line in tail(log).splitlines():

@@ -24,7 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2_levit.study import load_study
-from nnunetv2_levit.study.jobs import Model, fold_folder, jobs_of
+from nnunetv2_levit.study.jobs import Model, fold_folder, jobs_of, needs
+from nnunetv2_levit.study.local_queue import LocalQueue
 from nnunetv2_levit.study.state import StudyFiles
 from nnunetv2_levit.study.status import study_status
 from nnunetv2_levit.study.time_limits import limits_of
@@ -80,9 +81,9 @@ def queue(work: Path, jobs: int, seconds: float) -> dict:
     paths = [str(work / "site"), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "SLEEP": str(seconds)}
     program = (
-        "import sys; from nnunetv2_levit.study import load_study; from nnunetv2_levit.study.local_queue import LocalQueue;"
-        " import resource; LocalQueue(load_study(sys.argv[1])).run(); used = resource.getrusage(resource.RUSAGE_SELF);"
-        " print(used.ru_utime + used.ru_stime, file=sys.stderr)"
+        "import resource, sys; from nnunetv2_levit.study import load_study; "
+        "from nnunetv2_levit.study.local_queue import LocalQueue; LocalQueue(load_study(sys.argv[1])).run(); "
+        "used = resource.getrusage(resource.RUSAGE_SELF); print(used.ru_utime + used.ru_stime, file=sys.stderr)"
     )
     python = [sys.executable, "-c", program, str(study.file)]
     began, before = time.monotonic(), processor_seconds(resource.RUSAGE_CHILDREN)
@@ -110,8 +111,10 @@ def queue(work: Path, jobs: int, seconds: float) -> dict:
 LOG = "".join(
     f"2026-01-01 10:00:00.0: {line}\n"
     for epoch in range(40)
-    for line in (f"Epoch {epoch}", "Current learning rate: 0.01", "train_loss 0.5", "val_loss 0.4")
-    + ("Pseudo dice [0.5, 0.6]", "Epoch time: 11.0 s", "")
+    for line in (
+        *(f"Epoch {epoch}", "Current learning rate: 0.01", "train_loss 0.5", "val_loss 0.4"),
+        *("Pseudo dice [0.5, 0.6]", "Epoch time: 11.0 s", ""),
+    )
 )
 
 
@@ -157,12 +160,27 @@ def timed(function) -> dict:
     }
 
 
+def one_wake(study, ended: str):
+    """What the local queue does when a job has ended: look at what changed, and for what to start next."""
+    waiting = LocalQueue(study)
+    waiting._needs = {job.id: [n.id for n in needs(study, job)] for job in jobs_of(study).values()}
+    waiting._states = StudyFiles(study).states(progress=False)
+
+    def wake() -> None:
+        waiting._changed.add(ended)
+        waiting._look()
+        waiting._ready_jobs()
+
+    return wake
+
+
 def files(work: Path, seeds: int) -> dict:
     study = make_study(work, trainers=20, folds=5, seeds=seeds)
     trainings = [job for job in jobs_of(study).values() if job.kind == "train"]
     result = {"trainings": len(trainings), "jobs": len(jobs_of(study))}
     result["list_the_jobs"] = timed(lambda: jobs_of(study))
     result["states_before_the_start"] = timed(lambda: StudyFiles(study).states())
+    result["the_queue_after_a_job_has_ended"] = timed(one_wake(study, trainings[0].id))
     for job in trainings:
         fold = fold_folder(study, job)
         (fold / "validation").mkdir(parents=True)
