@@ -165,8 +165,9 @@ class LocalQueue:
     def _start(self, job: Job, slot: Slot) -> subprocess.Popen:
         environment = job_environment(self.study, seed=job.seed)
         kind, _, number = slot.device.partition(":")
-        if kind == "cuda" and number:
-            environment["CUDA_VISIBLE_DEVICES"] = number
+        if kind == "cuda":
+            visible = environment.get("CUDA_VISIBLE_DEVICES")  # of those that this process sees
+            environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[int(number or 0)] if visible else number or "0"
         log = log_file(self.study, job)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:

@@ -80,7 +80,8 @@ class SlurmTask:
             reason = f"not done after {self.restarts} requeues at the time limit: give [slurm] time_minutes more"
             attempts.end(attempts_file(study, job), attempts.FAILED, reason)
             return reason
-        if again or self._was_killed(study, job, code):
+        # on SIGTERM Slurm has decided already: it has cancelled the job, or puts it back itself
+        if again or (signal.SIGTERM not in asked and self._was_killed(study, job, code)):
             requeue()
             sys.exit(-1)  # without submitit's result, as submitit itself ends before a requeue
         return f"exit code {code}"

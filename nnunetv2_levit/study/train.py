@@ -1,6 +1,7 @@
 """One training of a study: nnU-Net's, of any trainer, seeded, stoppable, and going on where it was interrupted."""
 
 import os
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,7 @@ def _prepared(trainer: Any, study: Study, job: Job) -> Any:
 
     make_repeatable(trainer, job.seed)  # without effect where the trainer is ours and has done it
     stop_when_asked(trainer)
-    file = attempts_file(study, job)
-    _save_whole(trainer, lambda: attempts.saved(file))
+    _save_whole(trainer, cache(partial(attempts.saved, attempts_file(study, job))))  # noted once an attempt
     return trainer
 
 

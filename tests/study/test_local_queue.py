@@ -11,9 +11,10 @@ from collections import Counter
 
 import pytest
 
-from nnunetv2_levit.study import cancel, load_study, run, status
+from nnunetv2_levit.study import cancel, load_study, local_queue, run, status
 from nnunetv2_levit.study.attempts import attempts
 from nnunetv2_levit.study.jobs import Job, Model, attempts_file, fold_folder, jobs_of, lock_file
+from nnunetv2_levit.study.local_queue import LocalQueue, Slot
 from nnunetv2_levit.study.locks import holder_of
 
 ONE = Job("train", Model("UNet2022Trainer", "2d"), 1, fold=0)
@@ -125,3 +126,19 @@ def test_a_training_asked_to_stop_saves_its_epoch_and_the_next_run_goes_on(study
     states = run(load_study(study.file), say=lambda _: None)
     assert states[first.id].name == "done"
     assert json.loads((fold_folder(study, first) / "checkpoint_final.pth").read_text())[: len(epochs)] == epochs
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "expected"),
+    [("cuda:1", None, "1"), ("cuda", None, "0"), ("cuda:1", "2,5", "5"), ("cpu", None, None)],
+)
+def test_each_job_sees_its_own_device_alone(study, monkeypatch, device, visible, expected):
+    seen = {}
+    monkeypatch.setattr(local_queue.subprocess, "Popen", lambda words, env, **_: seen.update(env, words=words))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    LocalQueue(study)._start(ONE, Slot(device, study.folder / "device.lock"))
+    assert seen.get("CUDA_VISIBLE_DEVICES") == expected
+    words = seen["words"]
+    assert words[words.index("--device") + 1] == device.partition(":")[0]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -76,6 +77,16 @@ def test_only_the_time_limits_signal_puts_a_training_back_into_the_queue(study, 
         assert function() == "exit code 75"
     thread.join()
     assert [attempt.outcome for attempt in attempts(attempts_file(study, job))] == ["stopped"]
+
+
+def test_a_cancelled_job_that_dies_is_not_put_back(study, task, monkeypatch):
+    function, job = task
+    monkeypatch.setattr(slurm.attempts, "MOST_WITHOUT_PROGRESS", 9)
+    process = SimpleNamespace(poll=lambda: None, send_signal=lambda number: None)
+    process.wait = lambda: (os.kill(os.getpid(), signal.SIGTERM), -signal.SIGTERM)[1]
+    monkeypatch.setattr(slurm.subprocess, "Popen", lambda *a, **k: process)
+    slurm.attempts.begin(attempts_file(study, job))
+    assert function() == "exit code -15"
 
 
 def test_requeues_have_an_end_and_it_is_said(study, task, monkeypatch):
