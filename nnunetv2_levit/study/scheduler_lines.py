@@ -58,7 +58,8 @@ def _sbatch(study: Study, name: str, jobs: Sequence[Job], limits: Limits, after:
     ]
     dependency = f" --dependency=afterany:{':'.join(f'${one}' for one in after)}" if after else ""
     flags = " ".join(shlex.quote(word) for word in words)
-    return f"{name}=$(sbatch --parsable{dependency} {flags} --wrap {shlex.quote('; '.join(script))})"
+    wrapped = f"bash -c {shlex.quote('; '.join(script))}"  # Slurm runs what is wrapped by sh
+    return f"{name}=$(sbatch --parsable{dependency} {flags} --wrap {shlex.quote(wrapped)})"
 
 
 def _bsub(study: Study, name: str, jobs: Sequence[Job], limits: Limits, after: Sequence[str]) -> str:
