@@ -45,6 +45,9 @@ class StopRequest:
             signal.signal(number, previous)
         self._previous.clear()
 
+    def __str__(self) -> str:
+        return self.signal.name if self.signal is not None else "another process was asked"
+
     def _note(self, number: int, _: FrameType | None) -> None:
         if os.getpid() == self._owner:  # a forked worker has inherited this handler
             self.signal = signal.Signals(number)
@@ -104,7 +107,9 @@ def stop_when_asked(trainer: Any) -> None:
         finally:
             request.ignore_no_more()
         if _agreed(trainer, request.signal is not None):
-            trainer.print_to_log_file("Stopped as asked, before the validation: run again with --val, or --c")
+            trainer.print_to_log_file(
+                f"Stopped as asked ({request}) before the validation: run again with --val, or --c"
+            )
             raise SystemExit(STOPPED)
 
     def loaders() -> Any:
@@ -114,16 +119,17 @@ def stop_when_asked(trainer: Any) -> None:
     def end_epoch() -> None:
         on_epoch_end()
         if trainer.current_epoch < trainer.num_epochs and _agreed(trainer, request.signal is not None):
-            _stop(trainer)
+            _stop(trainer, request)
 
     trainer.run_training, trainer.get_dataloaders, trainer.on_epoch_end = run, loaders, end_epoch
 
 
-def _stop(trainer: Any) -> None:
+def _stop(trainer: Any, request: StopRequest) -> None:
     trainer.current_epoch -= 1  # as in nnU-Net's on_train_end: a checkpoint stores the next epoch
     trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
     trainer.current_epoch += 1
     trainer.print_to_log_file(
-        f"Stopped as asked after epoch {trainer.current_epoch - 1}; checkpoint_latest.pth is saved: resume with --c"
+        f"Stopped as asked ({request}) after epoch {trainer.current_epoch - 1}; checkpoint_latest.pth is saved: resume "
+        "with --c"
     )
     raise SystemExit(STOPPED)

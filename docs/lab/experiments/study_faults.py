@@ -229,7 +229,8 @@ def disturb_slurm(study, file: Path, kills: int, rng: random.Random) -> Counter:
             start(file).wait()
             done["submitted again"] += 1
     logs = [log.read_text(errors="replace") for log in (study.folder / "logs").glob("train-*.txt")]
-    done["stopped by a signal"] = sum(text.count("Stopped as asked") for text in logs)
+    for name in ("SIGUSR2", "SIGTERM"):  # the time limit's warning; a requeue
+        done[f"stopped by {name}"] = sum(text.count(f"Stopped as asked ({name})") for text in logs)
     return done
 
 
