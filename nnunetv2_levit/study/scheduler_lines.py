@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from nnunetv2_levit.study.check import ModelFacts
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import KINDS, Job, Model, needs
-from nnunetv2_levit.study.state import DONE, FAILED, INTERRUPTED, WAITING, State
+from nnunetv2_levit.study.state import BLOCKED, DONE, FAILED, INTERRUPTED, WAITING, State
 from nnunetv2_levit.study.time_limits import Limits, limits_by_model, longest
 from nnunetv2_levit.study.work import STOPPED
 
@@ -94,8 +94,9 @@ def submission_lines(study: Study, states: Mapping[str, State], facts: Mapping[M
     lines = [f"mkdir -p {shlex.quote(str(study.folder / 'logs'))}"]
     arrays: dict[str, str] = {}  # from a job to the name of its array
     for kind in KINDS:
-        left = (WAITING, INTERRUPTED, FAILED, "blocked")
-        wanted = [state.job for state in states.values() if state.job.kind == kind and state.name in left]
+        left = (WAITING, INTERRUPTED, FAILED, BLOCKED)
+        renewed = kind == "report" and bool(arrays)  # a page of what could be had so far counts as done
+        wanted = [s.job for s in states.values() if s.job.kind == kind and (s.name in left or renewed)]
         groups = dict.fromkeys(job.model for job in wanted) if kind == "train" else [None]
         for number, model in enumerate(groups, 1):
             jobs = [job for job in wanted if model is None or job.model == model]
