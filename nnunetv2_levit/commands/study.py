@@ -41,7 +41,7 @@ def _run(study, arguments: argparse.Namespace) -> None:
 
 def _status(study, arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.study import status
-    from nnunetv2_levit.study.status import watch
+    from nnunetv2_levit.study.study_status import watch
 
     if arguments.watch is not None:
         watch(study, seconds=arguments.watch)

@@ -11,7 +11,7 @@ from nnunetv2_levit.study.check import check, write_splits
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import KINDS, Model, log_file, model_name
 from nnunetv2_levit.study.state import DONE, FAILED, State, StudyFiles
-from nnunetv2_levit.study.status import StudyStatus, study_status
+from nnunetv2_levit.study.study_status import StudyStatus, study_status
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def report(study: Study) -> Path:
         UserError: no model has been evaluated for all its folds yet.
     """
     from nnunetv2_levit.study.products import evaluate
-    from nnunetv2_levit.study.report import write_study_report
+    from nnunetv2_levit.study.study_report import write_study_report
 
     states = StudyFiles(study).states(progress=False)
     for state in states.values():

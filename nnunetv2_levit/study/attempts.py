@@ -58,7 +58,7 @@ def attempts(file: Path) -> list[Attempt]:
     """All attempts so far; a line that a killed process did not finish is left out."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     result: list[dict[str, Any]] = []
     for line in lines:

@@ -97,7 +97,7 @@ def holder_of(path: Path) -> Holder | None:
         if path.stat().st_size == 0:
             return None
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         free = _flock(descriptor, fcntl.LOCK_SH)

@@ -173,7 +173,7 @@ class StudyFiles:
 def _oldest(files: list[Path]) -> float | None:
     try:
         return min(file.stat().st_mtime for file in files)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

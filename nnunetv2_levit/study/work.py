@@ -47,7 +47,7 @@ def _evaluate(study: Study, job: Job, device: str) -> None:
 
 
 def _report(study: Study, job: Job, device: str) -> None:
-    from nnunetv2_levit.study.report import write_study_report
+    from nnunetv2_levit.study.study_report import write_study_report
 
     write_study_report(study)
 

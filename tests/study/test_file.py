@@ -88,3 +88,10 @@ def test_init_writes_a_study_that_can_be_loaded(nnunet):
 def test_warnings_and_restarts_follow_from_seconds_per_epoch(study_file, seconds, minutes, expected):
     study_file.write_text(study_file.read_text() + f"[slurm]\ntime_minutes = {minutes}\n")
     assert limits_of(load_study(study_file), MODEL, 1000, seconds) == expected
+
+
+def test_the_functions_keep_their_names_after_everything_was_imported():
+    import nnunetv2_levit.study as public
+    from nnunetv2_levit.study import study_report, study_status
+
+    assert all(callable(getattr(public, name)) for name in public.__all__), (study_report, study_status)

@@ -27,7 +27,7 @@ from nnunetv2_levit.study import load_study
 from nnunetv2_levit.study.jobs import Model, fold_folder, jobs_of, needs
 from nnunetv2_levit.study.local_queue import LocalQueue
 from nnunetv2_levit.study.state import StudyFiles
-from nnunetv2_levit.study.status import study_status
+from nnunetv2_levit.study.study_status import study_status
 from nnunetv2_levit.study.time_limits import limits_of
 
 SLEEPER = """
