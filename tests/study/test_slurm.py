@@ -147,6 +147,8 @@ def one_node(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", configuration)
         yield
+        with suppress(AssertionError):  # a step whose node goes away first would stay behind
+            wait_until(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True).stdout, seconds=30)
         for file in (folder / "node" / "run").glob("*.pid"):  # `scontrol shutdown` misses a node that is busy
             with suppress(ProcessLookupError):
                 os.kill(int(file.read_text()), signal.SIGTERM)
