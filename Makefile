@@ -7,7 +7,7 @@ DEMO_OUT ?= demo
 # processes of the tests, with one thread each: threads of several processes on the same cores wait for one another
 WORKERS ?= 2
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format docs linkcheck clean
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,6 +20,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/ruff check nnunetv2_levit tests docs
 	$(BIN)/ruff format --check nnunetv2_levit tests docs
+	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.installed
@@ -29,5 +30,18 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix nnunetv2_levit tests docs
 	$(BIN)/ruff format nnunetv2_levit tests docs
 
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $@
+
+# warnings are errors: a link to a page, heading or file that is not there is one
+docs: $(VENV)/.docs-installed
+	$(BIN)/sphinx-build -W --keep-going --quiet -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# asks every address outside for an answer, so it needs internet
+linkcheck: $(VENV)/.docs-installed
+	$(BIN)/sphinx-build -W --keep-going -b linkcheck docs docs/_build/linkcheck
+
 clean:
-	rm -rf $(VENV) build *.egg-info demo
+	rm -rf $(VENV) build *.egg-info demo docs/_build

@@ -2,11 +2,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import nnunetv2_levit
 from nnunetv2_levit import cli
-from nnunetv2_levit.environment import VARIABLE, plugin_folder, with_plugin
+from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder, with_plugin
 
 
 def run(capsys, *arguments):
@@ -86,12 +88,68 @@ def test_everything_is_passed_through_to_nnunet(command, target, monkeypatch):
     assert seen == {"argv": [target, "27", "2d", "-h", "--c"], "plugin": str(plugin_folder())}
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
-    script = "import sys; from nnunetv2_levit import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
-    script += "print(sorted({'torch', 'nnunetv2', 'timm'} & set(sys.modules)))"
+LISTINGS = {
+    "help": (["--help"], 0),
+    "trainers": (["trainers"], 0),
+    "trainers as JSON": (["trainers", "--json"], 0),
+    "converters": (["convert", "--list"], 0),
+    "an unknown converter": (["convert", "unknown"], 2),
+    **{
+        f"help of {name}": ([name, "--help"], 0) for name in ("convert", "predict", "evaluate", "benchmark", "truncate")
+    },
+}
+REPORT = """
+import sys
+from nnunetv2_levit import cli
+code = 0
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code or 0
+print(code, sorted({"torch", "nnunetv2", "timm"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), LISTINGS.values(), ids=LISTINGS)
+def test_what_only_lists_imports_nothing_heavy_and_warns_of_nothing(words, code):
+    done = subprocess.run([sys.executable, "-c", REPORT, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"{code} []"
+    assert len(done.stderr.splitlines()) == (1 if code else 0), done.stderr
+
+
+def test_warnings_of_libraries_are_hidden_and_ours_are_not():
+    script = (
+        "import warnings; from nnunetv2_levit.cli import main; main(['env'])\n"
+        "for module in ('torch.onnx', 'nnunetv2_levit.files', 'nnunetv2.paths'):\n"
+        "    warnings.warn_explicit(f'from {module}', UserWarning, 'x.py', 1, module)\n"
+    )
+    for flags, shown in (([], 1), (["-W", "default"], 3)):
+        done = subprocess.run([sys.executable, *flags, "-c", script], capture_output=True, text=True, check=True)
+        assert done.stderr.count("UserWarning: from") == shown, done.stderr
+        assert "from nnunetv2_levit.files" in done.stderr
+
+
+def test_the_public_names_are_there_and_imported_when_they_are_used():
+    script = (
+        "import sys, nnunetv2_levit as package\n"
+        "print(set(package.__all__) <= set(dir(package)), len(package.list_networks()), len(package.list_trainers()),"
+        "sorted({'torch', 'nnunetv2', 'timm'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert all(name in done.stdout for name in ("convert", "configure", "trainers", "train", "predict", "plan"))
+    assert done.stdout.strip() == f"True {len(nnunetv2_levit.list_networks())} 2 []"
+    assert done.stderr == ""
+    for name in nnunetv2_levit.__all__:
+        assert getattr(nnunetv2_levit, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'convrt'"):
+        nnunetv2_levit.convrt  # noqa: B018
+
+
+def test_a_subcommand_is_a_module_of_its_name():
+    for module in cli.SUBCOMMANDS:
+        assert module.HELP
+        assert callable(module.run)
+    folder = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert {module.__name__.rpartition(".")[2] for module in cli.SUBCOMMANDS} | set(cli.PASSED_THROUGH) <= folder
 
 
 def test_bad_flags_end_with_code_2(capsys):

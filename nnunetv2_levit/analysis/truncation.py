@@ -4,7 +4,6 @@ The trained-model folder is read as nnU-Net reads it for prediction. Every tenso
 the trained one by name and shape is taken over; what has another shape there is initialised anew, and named.
 """
 
-import pickle
 import shutil
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,11 @@ from tqdm import tqdm
 
 from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.benchmark.timing import interleaved
-from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import replaced_at_the_end, write_json
-from nnunetv2_levit.inference.model_folder import check_model_folder
+from nnunetv2_levit.files import check_writable, replaced_at_the_end, write_json
+from nnunetv2_levit.nnunet.model_folder import check_checkpoint_name, read_model_folder
+from nnunetv2_levit.nnunet.trained_model import TrainedModel, build_network, load_trained_model
+from nnunetv2_levit.nnunet.trainer_classes import find_trainer_class
 
 REPORT = "truncation.json"
 ADVICE = "remove it or choose another folder"
@@ -32,48 +32,31 @@ def trained_folds(model: Path, checkpoint: str) -> list[str]:
     Raises:
         UserError: there is none, or the folder is no trained-model folder.
     """
-    folds = sorted(path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}"))
-    check_model_folder(model, folds, checkpoint)
+    check_checkpoint_name(checkpoint)
+    names = (path.parent.name.removeprefix("fold_") for path in model.glob(f"fold_*/{checkpoint}"))
+    folds = sorted(name for name in names if name == "all" or name.isdecimal())
     if not folds:
+        read_model_folder(model, (), checkpoint)
         raise UserError(f"{model} has no fold with a {checkpoint}: name another checkpoint with -chk")
     return folds
 
 
-def _load(model: Path, folds: list[str], checkpoint: str):
-    """nnU-Net's predictor with the network and every fold's weights."""
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    try:
-        predictor.initialize_from_trained_model_folder(str(model), folds, checkpoint)
-    except (OSError, EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-        raise UserError(f"{model} can't be loaded as a trained model: {error}") from error
-    return predictor
-
-
-def _truncated_network(predictor, blocks: int) -> tuple[str, nn.Module, int]:
-    """Name of the trainer with ``blocks`` blocks, its network, initialised anew, and the image's channels."""
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-
-    trained = recursive_find_trainer_class_by_name(predictor.trainer_name)
-    if not hasattr(trained, "truncated_name"):
-        raise UserError(
-            f"{predictor.trainer_name} is no trainer of this package: it has no transformer blocks to count"
-        )
-    name = trained.truncated_name(blocks)
-    plans, configuration = predictor.plans_manager, predictor.configuration_manager
-    channels = determine_num_input_channels(plans, configuration, predictor.dataset_json)
+def _truncated_network(trained: TrainedModel, blocks: int) -> tuple[str, nn.Module]:
+    """Name of the trainer with ``blocks`` blocks, and its network, initialised anew."""
+    truncated_name = getattr(trained.trainer, "truncated_name", None)
+    if truncated_name is None:
+        raise UserError(f"{trained.trainer_name} is no trainer of this package: it has no transformer blocks to count")
+    name = truncated_name(blocks)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = recursive_find_trainer_class_by_name(name).build_network_architecture(
-            plans,
-            configuration,
-            channels,
-            predictor.label_manager.num_segmentation_heads,
-            enable_deep_supervision=False,
+        network = build_network(
+            find_trainer_class(name),
+            plans=trained.plans,
+            configuration=trained.configuration,
+            in_channels=trained.in_channels,
+            num_classes=trained.labels.num_segmentation_heads,
         )
-    return name, network, channels
+    return name, network
 
 
 def transfer(trained: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], list[str]]:
@@ -106,27 +89,32 @@ def cost(networks: dict[str, nn.Module], images: Tensor, *, repetitions: int = 5
 
 
 def _write_folder(
-    folder: Path, *, model: Path, checkpoint: str, folds: list[str], states: list[dict[str, Tensor]], trainer: str
+    folder: Path, *, trained: TrainedModel, states: list[dict[str, Tensor]], trainer: str, progress: bool
 ) -> None:
     """A trained-model folder of new weights, with the plans of the old one."""
     for file in COPIED:
-        if (model / file).is_file():
-            shutil.copy(model / file, folder / file)
-    for fold, state in zip(tqdm(folds, desc="writing folds"), states, strict=True):
-        # nnU-Net's checkpoints hold plans and numpy scalars beside the tensors
-        trained = torch.load(model / f"fold_{fold}" / checkpoint, map_location="cpu", weights_only=False)
-        (folder / f"fold_{fold}").mkdir()
+        if (trained.path / file).is_file():
+            shutil.copy(trained.path / file, folder / file)
+    for fold, state in zip(tqdm(trained.folds, desc="writing folds", disable=not progress), states, strict=True):
+        (folder / f"fold_{fold.name}").mkdir()
         content = {
             "network_weights": state,
-            "init_args": trained["init_args"],
+            "init_args": fold.init_args,
             "trainer_name": trainer,
-            "inference_allowed_mirroring_axes": trained.get("inference_allowed_mirroring_axes"),
+            "inference_allowed_mirroring_axes": fold.mirror_axes,
         }
-        torch.save(content, folder / f"fold_{fold}" / checkpoint)
+        torch.save(content, folder / f"fold_{fold.name}" / trained.checkpoint)
 
 
 def truncate(
-    model: Path, *, blocks: int, output: Path, checkpoint: str = "checkpoint_final.pth", device: str = "cpu"
+    model: str | Path,
+    *,
+    blocks: int,
+    output: str | Path,
+    checkpoint: str = "checkpoint_final.pth",
+    device: str = "cpu",
+    trust_checkpoint: bool = False,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Write a trained-model folder whose networks have ``blocks`` transformer blocks (in each stage, where there are
     stages); returns the report that is also written into it as truncation.json.
@@ -138,36 +126,38 @@ def truncate(
         UserError: no readable trained model, a network without that many blocks to leave out, no such device, or
             ``output`` exists.
     """
+    model, output = Path(model), Path(output)
     if output.exists():
         raise UserError(f"{output} exists already: {ADVICE}")
+    check_writable(output)
+    if blocks < 1:
+        raise UserError(f"a network keeps at least 1 transformer block, not {blocks}: give --blocks 1 or more")
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
-    set_up_process()
     folds = trained_folds(model, checkpoint)
-    predictor = _load(model, folds, checkpoint)
-    trainer, network, channels = _truncated_network(predictor, blocks)
-    before, after = (sum(p.numel() for p in n.parameters()) for n in (predictor.network, network))
+    trained = load_trained_model(model, folds=folds, checkpoint=checkpoint, trust_checkpoint=trust_checkpoint)
+    trainer, network = _truncated_network(trained, blocks)
+    before, after = (sum(p.numel() for p in n.parameters()) for n in (trained.network, network))
     if after >= before:
-        raise UserError(f"{predictor.trainer_name} has no more than {blocks} transformer blocks (in any stage)")
-    transfers = [transfer(weights, network) for weights in predictor.list_of_parameters]
+        raise UserError(f"{trained.trainer_name} has no more than {blocks} transformer blocks (in any stage)")
+    transfers = [transfer(fold.weights, network) for fold in trained.folds]
     fresh = transfers[0][1]
-    patch_size = list(predictor.configuration_manager.patch_size)
-    networks = {"before": predictor.network, "after": network}
+    networks = {"before": trained.network, "after": network}
     report = {
         "model": str(model),
         "blocks": blocks,
         "folds": folds,
-        "trainer_before": predictor.trainer_name,
+        "trainer_before": trained.trainer_name,
         "trainer_after": trainer,
-        "patch_size": patch_size,
+        "patch_size": list(trained.patch_size),
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads",
         "tensors_taken_over": len(transfers[0][0]) - len(fresh),
         "tensors_initialised_anew": fresh,
     }
     with replaced_at_the_end(output, overwrite=False, advice=ADVICE) as partial:
         states = [state for state, _ in transfers]
-        _write_folder(partial, model=model, checkpoint=checkpoint, folds=folds, states=states, trainer=trainer)
-        images = torch.randn(1, channels, *patch_size, device=device)
+        _write_folder(partial, trained=trained, states=states, trainer=trainer, progress=progress)
+        images = torch.randn(1, trained.in_channels, *trained.patch_size, device=device)
         report |= cost({key: value.to(device).eval() for key, value in networks.items()}, images)
         write_json(partial / REPORT, report)
     return report

@@ -10,12 +10,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from nnunetv2_levit.benchmark.memory import peak_memory
-from nnunetv2_levit.benchmark.networks import NAMES, build
+from nnunetv2_levit.benchmark.networks import build, check_patch
 from nnunetv2_levit.benchmark.steps import MODES, Step, make_step
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.inference.batching import is_out_of_memory, release_cached_memory
 
+MOST_IMAGES, MOST_REPETITIONS, MOST_CLASSES = 4096, 100_000, 1024
 MEASURED_MEMORY = ("inference", "training")
 
 
@@ -26,12 +27,39 @@ def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
-def _check(networks, patch_sizes, batch_sizes, modes, device, repetitions) -> None:
+def _check(
+    networks: Sequence[str],
+    *,
+    patch_sizes: Sequence[tuple[int, int]],
+    batch_sizes: Sequence[int],
+    modes: Sequence[str],
+    device: str,
+    repetitions: int,
+    num_classes: int,
+) -> None:
+    for what, values in {
+        "network": networks,
+        "patch": [f"{patch[0]}x{patch[1]}" for patch in patch_sizes],
+        "batch size": batch_sizes,
+        "mode": modes,
+    }.items():
+        if not values:
+            raise UserError(f"no {what} is given: name at least one")
+        for value in values:
+            if list(values).count(value) > 1:
+                raise UserError(f"the {what} {value} is given twice: name it once")
+    limits = {
+        "a batch size": (batch_sizes, MOST_IMAGES),
+        "the repetitions": ([repetitions], MOST_REPETITIONS),
+        "the classes": ([num_classes], MOST_CLASSES),
+    }
+    for what, (values, most) in limits.items():
+        for value in values:
+            if not 1 <= value <= most:
+                raise UserError(f"{what}, {value}, must be at least 1 and at most {most}: choose another number")
     for name in networks:
-        if name not in NAMES:
-            raise UserError(f"network {name!r} is not registered: choose from {', '.join(NAMES)}")
-    if min(batch_sizes) < 1 or repetitions < 1:
-        raise UserError(f"batch size and repetitions must be at least 1, got {batch_sizes} and {repetitions}")
+        for patch in patch_sizes:
+            check_patch(name, patch)
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
     for mode in modes:
@@ -56,6 +84,15 @@ def _why_not(step: Step) -> str | None:
     return None
 
 
+def _images(shape: tuple[int, ...], device: str) -> torch.Tensor:
+    try:
+        return torch.randn(shape, device=device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(f"memory does not suffice for images of {shape}: choose a smaller batch or patch") from None
+
+
 def run(
     *,
     networks: Sequence[str],
@@ -67,6 +104,7 @@ def run(
     in_channels: int = 1,
     num_classes: int = 4,
     memory: bool = True,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Measure every network at every patch and batch size; returns the machine and one row each.
 
@@ -76,16 +114,24 @@ def run(
     Raises:
         UserError: an unknown network or mode, an impossible patch or batch size, or no such device.
     """
-    _check(networks, patch_sizes, batch_sizes, modes, device, repetitions)
+    _check(
+        networks,
+        patch_sizes=patch_sizes,
+        batch_sizes=batch_sizes,
+        modes=modes,
+        device=device,
+        repetitions=repetitions,
+        num_classes=num_classes,
+    )
 
     def new(name: str, patch: tuple[int, int]) -> nn.Module:
         return build(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch)
 
     rows = []
     jobs = [(patch, batch) for patch in patch_sizes for batch in batch_sizes]
-    for patch, batch in tqdm(jobs, desc="measuring"):
+    for patch, batch in tqdm(jobs, desc="measuring", disable=not progress):
         shape = (batch, in_channels, *patch)
-        images = torch.randn(shape, device=device)
+        images = _images(shape, device)
         seconds: dict[str, dict[str, float | None]] = {name: dict.fromkeys(modes) for name in networks}
         reasons: dict[str, dict[str, str]] = {name: {} for name in networks}
         for mode in modes:
@@ -94,12 +140,13 @@ def run(
                 step = make_step(new(name, patch).to(device), mode, images=images, num_classes=num_classes)
                 if reason := _why_not(step):
                     reasons[name][mode] = reason
-                    tqdm.write(f"{name}, {mode}, batch {batch} of {patch[0]}x{patch[1]} not measured: {reason}")
+                    if progress:
+                        tqdm.write(f"{name}, {mode}, batch {batch} of {patch[0]}x{patch[1]} not measured: {reason}")
                     del step
                     release_cached_memory(images.device)
                 else:
                     steps[name] = step
-            for name, value in interleaved(steps, repetitions=repetitions, text=mode).items():
+            for name, value in interleaved(steps, repetitions=repetitions, text=mode, progress=progress).items():
                 seconds[name][mode] = value / batch
             del steps
             torch.compiler.reset()

@@ -6,7 +6,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from torch import nn
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures import REGISTRY, create
+from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE, REGISTRY, create
 
 # what nnU-Net's ExperimentPlanner and nnUNetPlannerResEncM set for 2D configurations
 SMALLEST_FEATURE_MAP = 4
@@ -15,17 +15,36 @@ PLAIN_CONVOLUTIONS = 2
 RESENC_BLOCKS = (1, 3, 4, 6, 6, 6, 6, 6, 6, 6)
 
 REFERENCES = ("nnunet_plain", "nnunet_resenc_m")
-NAMES = (*REFERENCES, *REGISTRY)
+
+
+def measurable() -> tuple[str, ...]:
+    """Names of all networks that can be measured: nnU-Net's own, then the registered ones."""
+    return (*REFERENCES, *REGISTRY)
+
+
+def check_patch(name: str, patch_size: tuple[int, int]) -> None:
+    """Check, without building it, that a network can be had for a patch (height, width) in pixels.
+
+    Raises:
+        UserError: an unknown name or an impossible size.
+    """
+    if name not in measurable():
+        raise UserError(f"network {name!r} is not registered: choose from {', '.join(measurable())}")
+    height, width = patch_size
+    if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
+        raise UserError(f"the patch {height}x{width} has a side outside {MIN_SIZE} to {MAX_SIZE} pixels")
+    if name in REFERENCES:
+        padded = get_pool_and_conv_props((1.0, 1.0), patch_size, SMALLEST_FEATURE_MAP, 999999)[3]
+        if tuple(padded) != tuple(patch_size):
+            raise UserError(
+                f"nnU-Net would not plan a patch of {height}x{width} for {name} but {padded[0]}x{padded[1]}: benchmark "
+                "that size"
+            )
 
 
 def nnunet_network(name: str, *, in_channels: int, num_classes: int, patch_size: tuple[int, int]) -> nn.Module:
     """PlainConvUNet ("nnunet_plain") or the residual encoder U-Net M as nnU-Net plans them for square pixels."""
-    _, strides, kernels, padded, _ = get_pool_and_conv_props((1.0, 1.0), patch_size, SMALLEST_FEATURE_MAP, 999999)
-    if tuple(padded) != tuple(patch_size):
-        raise UserError(
-            f"nnU-Net would not plan a patch of {patch_size[0]}x{patch_size[1]} but {padded[0]}x{padded[1]}: benchmark "
-            "that size"
-        )
+    _, strides, kernels, _, _ = get_pool_and_conv_props((1.0, 1.0), patch_size, SMALLEST_FEATURE_MAP, 999999)
     stages = len(strides)
     shared = dict(
         input_channels=in_channels,
@@ -56,6 +75,7 @@ def build(name: str, *, in_channels: int, num_classes: int, patch_size: tuple[in
     Raises:
         UserError: an unknown name or an impossible size.
     """
+    check_patch(name, patch_size)
     torch.manual_seed(0)
     if name in REFERENCES:
         return nnunet_network(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)

@@ -31,18 +31,24 @@ def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classe
     if mode == "onnx":
         from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
 
-        backend = OnnxBackend(to_onnx(network, in_channels=images.shape[1], image_size=tuple(images.shape[2:])))
-        return lambda: backend(images)
+        height, width = images.shape[2:]
+        backend = OnnxBackend(to_onnx(network, in_channels=images.shape[1], image_size=(height, width)))
+
+        def infer_by_onnx() -> None:
+            backend(images)
+
+        return infer_by_onnx
 
     layout = memory_format(network)
     images = images.contiguous(memory_format=layout)
     training = mode.startswith("training")
     if mode in ("folded", "compiled", "graphs"):
-        forward = TorchBackend(network, device=device, compiled=mode == "compiled")
+        copy = TorchBackend(network, device=device, compiled=mode == "compiled")
         if mode == "graphs":
-            forward.network = torch.compile(forward.network, mode="reduce-overhead")
+            copy.network = torch.compile(copy.network, mode="reduce-overhead")
+        forward: Callable[[torch.Tensor], torch.Tensor] = copy
     else:
-        network = network.to(device, memory_format=layout).train(training)
+        network = network.to(device).to(memory_format=layout).train(training)
         forward = torch.compile(network) if mode == "training_compiled" else network
 
     def infer() -> None:

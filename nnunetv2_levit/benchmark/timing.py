@@ -9,10 +9,12 @@ from tqdm import tqdm
 WARM_UP = 2
 
 
-def interleaved(steps: Mapping[str, Callable[[], object]], *, repetitions: int, text: str = "timing") -> dict:
+def interleaved(
+    steps: Mapping[str, Callable[[], object]], *, repetitions: int, text: str = "timing", progress: bool = False
+) -> dict[str, float]:
     """Median seconds of each step over the rounds after the first two, which warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in tqdm(range(repetitions + WARM_UP), desc=text, leave=False):
+    for _ in tqdm(range(repetitions + WARM_UP), desc=text, leave=False, disable=not progress):
         for name, step in steps.items():
             start = perf_counter()
             step()

@@ -3,8 +3,9 @@
 import re
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
-from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, Converter, Plan
 from nnunetv2_levit.dataset_conversion.nifti import find_nifti
+from nnunetv2_levit.dataset_conversion.source_files import entries
 from nnunetv2_levit.errors import UserError
 
 IBSR18_DESCRIPTION = DatasetDescription(
@@ -27,9 +28,9 @@ EMIDEC_DESCRIPTION = DatasetDescription(
 )
 
 
-def _plan_ibsr18(request: Request) -> Plan:
+def _plan_ibsr18(request: ConversionRequest) -> Plan:
     cases, left_out = [], {}
-    for folder in sorted(request.source.iterdir()):
+    for folder in entries(request.source):
         if not re.fullmatch(r"IBSR_\d+", folder.name) or not folder.is_dir():
             left_out[str(folder)] = "no folder named IBSR_NN"
             continue
@@ -43,9 +44,9 @@ def _plan_ibsr18(request: Request) -> Plan:
     return Plan(IBSR18_DESCRIPTION, cases, left_out=left_out)
 
 
-def _plan_emidec(request: Request) -> Plan:
+def _plan_emidec(request: ConversionRequest) -> Plan:
     cases, left_out = [], {}
-    for folder in sorted(request.source.iterdir()):
+    for folder in entries(request.source):
         match = re.fullmatch(r"Case_([NP])(\d+)", folder.name)
         if not match or not folder.is_dir():
             left_out[str(folder)] = "no folder named Case_PNNN or Case_NNNN"

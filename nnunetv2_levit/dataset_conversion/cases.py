@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume
+from nnunetv2_levit.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,37 @@ class DatasetDescription:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+def check_labels(labels: dict[str, int]) -> None:
+    """Make sure that nnU-Net can train on these labels and that they fit into bytes.
+
+    Raises:
+        UserError: no ``background`` of value 0, or values that are not 0, 1, 2, … up to 255.
+    """
+    if labels.get("background") != 0:
+        raise UserError("the label 0 must be there and be named 'background', as nnU-Net needs it: correct the labels")
+    values = sorted(labels.values())
+    if values != list(range(len(values))) or values[-1] > 255:
+        raise UserError(
+            f"the label values {', '.join(map(str, values))} are not 0, 1, 2, … (255 at most), as nnU-Net needs them: "
+            "correct the labels"
+        )
+    if len(values) < 2:
+        raise UserError("there is no label but the background: name what is to be segmented")
+
+
+def check_label_map(label_map: dict[int, int], labels: dict[str, int]) -> None:
+    """Make sure that a map of labels goes from bytes to the dataset's labels.
+
+    Raises:
+        UserError: a value outside 0 to 255, or one that is none of the dataset's.
+    """
+    for source, target in label_map.items():
+        if not 0 <= source <= 255:
+            raise UserError(f"the label {source} that is mapped to {target} is outside 0 to 255: correct the map")
+        if target not in labels.values():
+            raise UserError(f"the label {source} is mapped to {target}, none of the dataset's: correct the map")
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How cases are read.
@@ -56,7 +88,7 @@ class ReadOptions:
 
     label_map: dict[int, int] | None = None
     fix_geometry: bool = False
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -75,6 +107,13 @@ class LoadedCase:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.channels[0].shape)
+
+    @property
+    def channel_count(self) -> int:
+        """How many channels nnU-Net will find: a colour picture, which is one file, has three."""
+        if self.affine is not None:
+            return len(self.channels)
+        return sum(channel.shape[2] if len(channel.shape) == 3 else 1 for channel in self.channels)
 
     @property
     def spacing(self) -> list[float] | None:

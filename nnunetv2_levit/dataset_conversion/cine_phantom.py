@@ -12,7 +12,8 @@ import nibabel
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-GROUPS = ("DCM", "HCM", "MINF", "NOR", "RV")
+from nnunetv2_levit.dataset_conversion.acdc import GROUPS
+
 RV, MYO, LV = 1, 2, 3
 
 

@@ -3,7 +3,7 @@
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,12 @@ from typing import Any
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase, Reader, ReadOptions
 from nnunetv2_levit.dataset_conversion.raw_dataset import dataset_folder_name, write_raw_dataset
 from nnunetv2_levit.dataset_conversion.readers import read_volumes
+from nnunetv2_levit.dataset_conversion.source_files import (
+    check_cases,
+    check_encodable,
+    left_out_notes,
+    unreadable_source_named,
+)
 from nnunetv2_levit.dataset_conversion.splits import (
     SEED,
     Fold,
@@ -20,13 +26,20 @@ from nnunetv2_levit.dataset_conversion.splits import (
     proportional_split,
 )
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.environment import nnunet_folder
 
 Shares = dict[str, float]
+# voxel sizes of clinical CT and MRI lie between 0.1 and 20 mm
+MIN_SPACING, MAX_SPACING = 0.01, 100.0
+MAX_WORKERS = 256
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a user asks of a conversion; converters read what concerns them."""
+class ConversionRequest:
+    """What a user asks of a conversion.
+
+    ``organs``, ``task`` and ``spacing`` (mm along x, y and z) are for the converters that list them in their options.
+    """
 
     source: Path
     dataset_id: int
@@ -34,11 +47,12 @@ class Request:
     test_split: str | None = None
     organs: int = 8
     task: str | None = None
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[float, ...] | None = None
     fix_geometry: bool = False
     keep_copies: bool = False
     overwrite: bool = False
     workers: int = 4
+    progress: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,16 +76,18 @@ class Converter:
         layout: what the source must look like, for a person.
         shares: schemes of ``--splits`` of which the paper gives the shares of patients only.
         validation_cases: schemes whose validation cases the paper lists.
+        options: what else of a request it reads; given to another converter, it is refused.
         test_splits: lists of cases that ``--test-split`` can set aside as imagesTs and labelsTs.
     """
 
     name: str
     summary: str
     layout: str
-    plan: Callable[[Request], Plan]
+    plan: Callable[[ConversionRequest], Plan]
     shares: dict[str, Shares] = field(default_factory=dict)
     validation_cases: dict[str, frozenset[str]] = field(default_factory=dict)
     test_splits: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
     @property
     def schemes(self) -> tuple[str, ...]:
@@ -95,6 +111,11 @@ def make_splits(
         decision |= {"seed": SEED, "source": "ours: grouped by patient, stratified by group where there are groups"}
     elif scheme in converter.validation_cases:
         folds = [fixed_split(by_patient, converter.validation_cases[scheme])]
+        empty = next((side for side, cases in folds[0].items() if not cases), None)
+        if empty is not None:
+            raise UserError(
+                f"--splits {scheme} leaves no case for {empty}, as the source lacks them: choose other splits"
+            )
         decision["source"] = "the paper's list of cases"
     else:
         if len(by_patient) < 10:
@@ -111,12 +132,21 @@ def make_splits(
     return folds, decision
 
 
-def checked_plan(converter: Converter, request: Request) -> Plan:
-    """The plan of a conversion.
-
-    Raises:
-        UserError: an unknown scheme, an archive or nothing instead of a folder, or a source without cases.
-    """
+def _check_request(converter: Converter, request: ConversionRequest) -> None:
+    """Refuse what no source could make right: options of another converter, and values out of range."""
+    for option in ("organs", "task", "spacing"):
+        given = getattr(request, option) != getattr(ConversionRequest, option)
+        if given and option not in converter.options:
+            raise UserError(f"--{option} means nothing to {converter.name}: leave it out")
+    if request.spacing is not None:
+        shown = " ".join(f"{value:g}" for value in request.spacing)
+        # false for NaN, too
+        if len(request.spacing) != 3 or not all(MIN_SPACING <= value <= MAX_SPACING for value in request.spacing):
+            raise UserError(f"--spacing {shown} is not three numbers from {MIN_SPACING:g} to {MAX_SPACING:g} mm")
+    if not 1 <= request.workers <= MAX_WORKERS:
+        raise UserError(
+            f"--workers {request.workers} is outside 1 to {MAX_WORKERS}: give the number of your processors"
+        )
     if request.splits not in converter.schemes:
         raise UserError(
             f"{converter.name} has no splits {request.splits!r}: choose one of {', '.join(converter.schemes)}"
@@ -128,22 +158,45 @@ def checked_plan(converter: Converter, request: Request) -> Plan:
         raise UserError(
             f"--splits {request.splits} validates on the cases that --test-split sets aside: give one of them"
         )
-    source = request.source
+
+
+def _check_folder(source: Path) -> None:
+    """Refuse a source that is no folder."""
+    check_encodable(source)
     if source.is_file():
         archive = zipfile.is_zipfile(source) or tarfile.is_tarfile(source)
         what = "an archive: unpack it and give the folder" if archive else "a file: give the dataset's folder"
         raise UserError(f"{source} is {what}")
     if not source.is_dir():
         raise UserError(f"there is no folder {source}: give the dataset as released, unpacked")
-    plan = converter.plan(request)
+
+
+def checked_plan(converter: Converter, request: ConversionRequest) -> Plan:
+    """The plan of a conversion.
+
+    Raises:
+        UserError: a request that can't be met, an archive or nothing instead of a folder, a source without cases, or a
+            file that is missing or can't be read.
+    """
+    _check_request(converter, request)
+    with unreadable_source_named(request.source):
+        _check_folder(request.source)
+        plan = converter.plan(request)
+        check_cases(plan.cases)
     if not any(not case.test for case in plan.cases):
-        raise UserError(f"{source} holds no training cases of {converter.name}; expected is {converter.layout}")
-    return plan
+        raise UserError(f"{request.source} holds no training cases of {converter.name}; expected is {converter.layout}")
+    make_splits(plan.cases, scheme=request.splits, converter=converter)  # refuses what can't be split, before any work
+    return replace(plan, notes=[*plan.notes, *left_out_notes(plan.left_out)])
 
 
-def convert(converter: Converter, request: Request) -> Path:
-    """Run a conversion and return the new raw dataset's folder."""
+def run_conversion(converter: Converter, request: ConversionRequest) -> Path:
+    """Run a conversion and return the new raw dataset's folder; see `checked_plan` and `write_raw_dataset`."""
     plan = checked_plan(converter, request)
+    target = nnunet_folder("nnUNet_raw") / dataset_folder_name(request.dataset_id, plan.description.name)
+    if request.source.resolve().is_relative_to(target.parent.resolve() / target.name):
+        raise UserError(
+            f"the source {request.source} lies in {target}, which the conversion would replace: move it elsewhere"
+        )
     return write_raw_dataset(
         plan.description,
         plan.cases,
@@ -154,12 +207,13 @@ def convert(converter: Converter, request: Request) -> Path:
         keep_copies=request.keep_copies,
         overwrite=request.overwrite,
         workers=request.workers,
+        progress=request.progress,
         decisions={**plan.decisions, "left_out": plan.left_out},
         notes=plan.notes,
     )
 
 
-def preview(converter: Converter, request: Request) -> str:
+def preview(converter: Converter, request: ConversionRequest) -> str:
     """What a conversion would do, without reading images or writing anything."""
     plan = checked_plan(converter, request)
     folds, decision = make_splits(plan.cases, scheme=request.splits, converter=converter)
@@ -176,30 +230,8 @@ def preview(converter: Converter, request: Request) -> str:
     lines += [f"note: {note}" for note in plan.notes]
     lines.append(f"splits: {request.splits} ({decision.get('source', 'none written')})")
     lines += [f"  fold {i}: {len(f['train'])} training, {len(f['val'])} validation" for i, f in enumerate(folds or [])]
-    lines += [f"  {case.identifier}{' (test)' * case.test}: {case.images[0]}" for case in plan.cases]
+    for case in plan.cases:
+        remark = " (test)" if case.test else ""
+        lines.append(f"  {case.identifier}{remark}: {case.images[0]}")
     lines += [f"left out: {path}: {reason}" for path, reason in plan.left_out.items()]
     return "\n".join(lines)
-
-
-def pair_pictures(
-    images: Path, masks: Path, *, mask_suffix: str = "", prefix: str = "", test: bool = False
-) -> tuple[list[RawCase], dict[str, str]]:
-    """Cases from a folder of pictures and one of masks with the same stem (plus ``mask_suffix``), and what is left out.
-
-    Raises:
-        UserError: a picture without mask.
-    """
-    endings = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
-    by_stem = {path.stem.lower(): path for path in sorted(masks.iterdir()) if path.suffix.lower() in endings}
-    cases, left_out = [], {}
-    for path in sorted(images.iterdir()):
-        if path.suffix.lower() not in endings or path.stem.endswith("_superpixels"):
-            left_out[str(path)] = "no picture of a case"
-            continue
-        mask = by_stem.pop(f"{path.stem}{mask_suffix}".lower(), None)
-        if mask is None:
-            raise UserError(f"{path} has no mask: {path.stem}{mask_suffix} is missing in {masks}")
-        identifier = f"{prefix}{path.stem}".replace(" ", "_").replace("__", "_")
-        cases.append(RawCase(identifier, (path,), mask, patient=identifier, test=test))
-    left_out |= {str(path): "a mask without image" for path in by_stem.values()}
-    return cases, left_out

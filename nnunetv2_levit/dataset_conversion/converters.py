@@ -6,10 +6,22 @@ from nnunetv2_levit.dataset_conversion.converter import Converter
 from nnunetv2_levit.dataset_conversion.msd import MSD
 from nnunetv2_levit.dataset_conversion.pictures import ISBI2012, ISIC, POLYP
 from nnunetv2_levit.dataset_conversion.synapse import SYNAPSE
+from nnunetv2_levit.errors import UserError
 
 CONVERTERS: dict[str, Converter] = {
     converter.name: converter for converter in (ACDC, SYNAPSE, ISBI2012, ISIC, POLYP, MSD, IBSR18, EMIDEC)
 }
+
+
+def converter_named(name: str) -> Converter:
+    """The converter of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in CONVERTERS:
+        raise UserError(f"there is no converter {name!r}: choose one of {', '.join(CONVERTERS)}")
+    return CONVERTERS[name]
 
 
 def listing() -> str:

@@ -1,22 +1,17 @@
 """NIfTI files read to the last byte and written back with a header that every reader understands alike."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel
 import numpy as np
-from isal import igzip, isal_zlib
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
+from isal import igzip
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nifti_files import NIFTI_ENDINGS, is_close_spacing, is_scaled, load_nifti, stored_voxels
 
-SPACING_TOLERANCE_MM = 1e-3
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 HEADER_BYTES = 348
 NO_EXTENSIONS = bytes(4)
-GZIP_WINDOW = 31  # zlib's code for a gzip header with the largest window
 
 
 @dataclass(frozen=True)
@@ -36,19 +31,18 @@ class NiftiVolume:
 
     def values(self) -> np.ndarray:
         """Voxel values in index order (x, y, z), scaled where the header says so; a view of the content otherwise."""
-        stored = np.frombuffer(
-            self.content,
-            dtype=self.header.get_data_dtype(),
-            count=math.prod(self.shape),
-            offset=int(self.header["vox_offset"]),
-        ).reshape(self.shape, order="F")
+        stored = stored_voxels(self.header, self.content).reshape(self.shape, order="F")
+        if not is_scaled(self.header):
+            return stored
         slope, intercept = self.header.get_slope_inter()
-        return stored if slope in (None, 1.0) and not intercept else stored * slope + intercept
+        return stored * slope + intercept
 
 
 def find_nifti(folder: Path, stem: str) -> Path | None:
-    """The NIfTI file of that stem in a folder, compressed or not; None where there is none."""
-    return next((path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").is_file()), None)
+    """The NIfTI file of that stem in a folder, compressed or not, be it a broken link; None where there is none."""
+    return next(
+        (path for ending in NIFTI_ENDINGS if (path := folder / f"{stem}{ending}").exists() or path.is_symlink()), None
+    )
 
 
 def consistent_affine(header: nibabel.Nifti1Header) -> np.ndarray:
@@ -57,14 +51,10 @@ def consistent_affine(header: nibabel.Nifti1Header) -> np.ndarray:
     ACDC's release stores its spacing in ``pixdim`` alone, beside an sform of unit columns: readers that take the sform
     see 1 mm voxels.
     """
-    spacing = np.abs(np.array(header["pixdim"][1:4], dtype=np.float64))
+    spacing = np.array(header["pixdim"][1:4], dtype=np.float64)
     affine = header.get_best_affine()
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
-    if np.any(spacing == 0):
-        return affine
-    if np.any(lengths == 0):
-        return np.diag([*spacing, 1.0])
-    if np.allclose(lengths, spacing, atol=SPACING_TOLERANCE_MM):
+    if is_close_spacing(lengths, spacing):
         return affine
     affine = affine.copy()
     affine[:3, :3] *= spacing / lengths
@@ -72,68 +62,22 @@ def consistent_affine(header: nibabel.Nifti1Header) -> np.ndarray:
 
 
 def read_nifti(path: Path, *, dimensions: tuple[int, ...] = (3,)) -> NiftiVolume:
-    """Read and parse a whole file; compressed ones are checked against their checksum.
+    """Read, check and parse a whole NIfTI-1 file.
 
     Raises:
-        UserError: the file is missing, truncated, damaged, not NIfTI, or not of these dimensions.
+        UserError: the file is missing, truncated, damaged, inconsistent (see `nifti_files.load_nifti`), or not of these
+            dimensions.
     """
-    try:
-        content = path.read_bytes()
-        if path.name.endswith(".gz"):
-            content = _decompress(content)
-        header = nibabel.Nifti1Header(content[:HEADER_BYTES])
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}") from None
-    except (OSError, EOFError, isal_zlib.error) as error:
-        raise UserError(f"{path} is truncated or damaged ({error}): copy it anew from its source") from None
-    except (HeaderDataError, WrapStructError, ValueError) as error:
-        raise UserError(f"{path} is not a NIfTI image ({error}): copy it anew from its source") from None
+    content, header = load_nifti(path)
+    if isinstance(header, nibabel.Nifti2Header):
+        raise UserError(f"{path} is a NIfTI-2 file, which nnU-Net's usual reader can't read: save it as NIfTI-1")
     shape = tuple(int(side) for side in header.get_data_shape())
-    expected = int(header["vox_offset"]) + math.prod(shape) * header.get_data_dtype().itemsize
-    if header["magic"] != b"n+1":
-        raise UserError(f"{path} is not a NIfTI image of one file: convert it to .nii.gz")
-    if len(content) < expected:
-        raise UserError(f"{path} is truncated ({len(content)} of {expected} bytes): copy it anew from its source")
     while len(shape) > 3 and shape[-1] == 1:  # IBSR18 has a fourth dimension of one
         shape = shape[:-1]
     if len(shape) not in dimensions:
         wanted = " or ".join(map(str, dimensions))
         raise UserError(f"{path} has {len(shape)} dimensions where {wanted} are needed: give single frames")
     return NiftiVolume(path, content, header, shape, consistent_affine(header))
-
-
-def check_complete(path: Path) -> None:
-    """Make sure that a file is there to its last byte: ITK reads a truncated NIfTI file as zeros without a word.
-
-    Checks the compressed stream, and the length that a NIfTI-1 header promises; other files pass.
-
-    Raises:
-        UserError: the file is truncated or damaged.
-    """
-    if not path.name.endswith(NIFTI_ENDINGS):
-        return
-    try:
-        content = path.read_bytes()
-        if path.name.endswith(".gz"):
-            content = _decompress(content)
-    except (OSError, EOFError, isal_zlib.error) as error:
-        raise UserError(f"{path} is truncated or damaged ({error}): copy it anew from its source") from None
-    try:
-        header = nibabel.Nifti1Header(content[:HEADER_BYTES])
-        expected = int(header["vox_offset"]) + math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
-    except (HeaderDataError, WrapStructError, ValueError):
-        return  # not NIfTI-1: nnU-Net's reader says what it thinks of it
-    if len(content) < expected:
-        raise UserError(f"{path} is truncated ({len(content)} of {expected} bytes): copy it anew from its source")
-
-
-def _decompress(content: bytes) -> bytes:
-    """A gzip file's content, checked against its checksum."""
-    stream = isal_zlib.decompressobj(wbits=GZIP_WINDOW)
-    whole = stream.decompress(content)
-    if not stream.eof:
-        raise EOFError("the compressed stream ends early")
-    return igzip.decompress(content) if stream.unused_data else whole  # several members are rare
 
 
 def _compress(content: bytes) -> bytes:
@@ -161,6 +105,7 @@ def write_array(values: np.ndarray, affine: np.ndarray, target: Path) -> None:
     header = nibabel.Nifti1Header()
     header.set_data_dtype(values.dtype)
     header.set_data_shape(values.shape)
+    header.set_slope_inter(1, 0)  # where nibabel's own is NaN
     header["magic"] = b"n+1"
     header["vox_offset"] = HEADER_BYTES + len(NO_EXTENSIONS)
     header = _with_affine(header, affine)

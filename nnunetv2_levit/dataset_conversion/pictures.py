@@ -2,18 +2,21 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
-from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request, pair_pictures
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, Converter, Plan
 from nnunetv2_levit.dataset_conversion.readers import read_pictures
+from nnunetv2_levit.dataset_conversion.source_files import entries
 from nnunetv2_levit.errors import UserError
 
 RGB = ("red", "green", "blue")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 
-def _description(name: str, channels: tuple[str, ...], foreground: str, **rest) -> DatasetDescription:
+def _description(name: str, channels: tuple[str, ...], foreground: str, **rest: Any) -> DatasetDescription:
     return DatasetDescription(
         name=name, channel_names=channels, labels={"background": 0, foreground: 1}, file_ending=".png", **rest
     )
@@ -23,8 +26,58 @@ def _folder(source: Path, *candidates: str) -> Path | None:
     return next((source / name for name in candidates if (source / name).is_dir()), None)
 
 
-def _plan_isbi2012(request: Request) -> Plan:
-    source, cases, left_out = request.source, [], {}
+def _by_stem(paths: list[Path]) -> dict[str, Path]:
+    """Pictures by their stem in lower case.
+
+    Raises:
+        UserError: two of one stem, of which one would be lost.
+    """
+    by_stem: dict[str, Path] = {}
+    for path in paths:
+        other = by_stem.setdefault(path.stem.lower(), path)
+        if other is not path:
+            raise UserError(f"{other} and {path} are pictures of the same name: remove one of them")
+    return by_stem
+
+
+def pair_pictures(
+    images: Path, masks: Path, *, mask_suffix: str = "", prefix: str = "", test: bool = False
+) -> tuple[list[RawCase], dict[str, str]]:
+    """Cases from a folder of pictures and one of masks with the same stem (plus ``mask_suffix``), and what is left out.
+
+    Raises:
+        UserError: a missing folder, a picture without mask, or two pictures of one name.
+    """
+    masks_by_stem = _by_stem([path for path in entries(masks) if path.suffix.lower() in PICTURE_ENDINGS])
+    pictures: list[Path] = []
+    left_out: dict[str, str] = {}
+    for path in entries(images):
+        if path.suffix.lower() not in PICTURE_ENDINGS or path.stem.endswith("_superpixels"):
+            left_out[str(path)] = "no picture of a case"
+        else:
+            pictures.append(path)
+    cases = []
+    for stem, path in _by_stem(pictures).items():
+        mask = masks_by_stem.pop(f"{stem}{mask_suffix}".lower(), None)
+        if mask is None:
+            raise UserError(f"{path} has no mask: {path.stem}{mask_suffix} is missing in {masks}")
+        identifier = f"{prefix}{path.stem}".replace(" ", "_").replace("__", "_")
+        cases.append(RawCase(identifier, (path,), mask, patient=identifier, test=test))
+    left_out |= {str(path): "a mask without image" for path in masks_by_stem.values()}
+    return cases, left_out
+
+
+def _frame_count(path: Path) -> int:
+    try:
+        with Image.open(path) as stack:
+            return getattr(stack, "n_frames", 1)
+    except Exception as error:  # Pillow raises exceptions of many kinds at damaged files
+        raise UserError(f"{path} is truncated or no TIFF ({error}): copy it anew from its source") from None
+
+
+def _plan_isbi2012(request: ConversionRequest) -> Plan:
+    source, cases = request.source, []
+    left_out: dict[str, str] = {}
     description = _description(
         "ISBI2012",
         ("EM",),
@@ -36,11 +89,11 @@ def _plan_isbi2012(request: Request) -> Plan:
     )
     volume, labels = source / "train-volume.tif", source / "train-labels.tif"
     if volume.is_file() and labels.is_file():
-        try:
-            with Image.open(volume) as stack:
-                frames = stack.n_frames
-        except (OSError, EOFError, TypeError, ValueError) as error:  # what Pillow raises at damaged files
-            raise UserError(f"{volume} is truncated or no TIFF ({error}): copy it anew from its source") from None
+        frames, label_frames = _frame_count(volume), _frame_count(labels)
+        if frames != label_frames:
+            raise UserError(
+                f"{labels} has {label_frames} frames and {volume} has {frames}: copy both anew from their source"
+            )
         cases = [RawCase(f"slice{i:02d}", (volume,), labels, patient=f"slice{i:02d}", part=i) for i in range(frames)]
     else:
         root = source / "train" if (source / "train").is_dir() else source
@@ -49,7 +102,7 @@ def _plan_isbi2012(request: Request) -> Plan:
             raise UserError(f"{source} holds neither train-volume.tif and train-labels.tif nor folders image and label")
         found, left_out = pair_pictures(images, masks)
         for case in found:
-            if not case.images[0].stem.isdigit():
+            if not re.fullmatch(r"[0-9]{1,6}", case.images[0].stem):
                 raise UserError(f"{case.images[0]} is not named by the number of its slice: rename it, such as 7.png")
             name = f"slice{int(case.images[0].stem):02d}"
             cases.append(RawCase(name, case.images, case.label, patient=name))
@@ -74,7 +127,7 @@ def _ph2_cases(source: Path) -> list[RawCase]:
     """PH2 as test set: ``PH2 Dataset images/IMDNNN/IMDNNN_{Dermoscopic_Image,lesion}/…bmp`` (Mendonça et al. 2013)."""
     roots = [p for p in (source / "PH2 Dataset images", source / "PH2Dataset" / "PH2 Dataset images") if p.is_dir()]
     cases = []
-    for folder in sorted(roots[0].iterdir()) if roots else ():
+    for folder in entries(roots[0]) if roots else ():
         if not re.fullmatch(r"IMD\d+", folder.name):
             continue
         image = folder / f"{folder.name}_Dermoscopic_Image" / f"{folder.name}.bmp"
@@ -86,7 +139,7 @@ def _ph2_cases(source: Path) -> list[RawCase]:
     return cases
 
 
-def _plan_isic(request: Request) -> Plan:
+def _plan_isic(request: ConversionRequest) -> Plan:
     source = request.source
     layout = next((x for x in ISIC_LAYOUTS if (source / x[0]).is_dir() and (source / x[1]).is_dir()), None)
     if layout is None:
@@ -113,7 +166,7 @@ POLYP_TESTS = ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "K
 SINGLE_POLYP_SETS = (("images", "masks"), ("Original", "Ground Truth"), ("PNG/Original", "PNG/Ground Truth"))
 
 
-def _plan_polyp(request: Request) -> Plan:
+def _plan_polyp(request: ConversionRequest) -> Plan:
     source = request.source
     citation = (
         "Fan et al., PraNet, MICCAI 2020 (split); Jha et al. 2020 (Kvasir-SEG); Bernal et al. 2015 (CVC-ClinicDB)"

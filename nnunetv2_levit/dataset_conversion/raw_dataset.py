@@ -4,7 +4,6 @@ A converter says which files are cases and what the labels mean; everything else
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,22 +16,47 @@ from PIL import Image
 from tqdm import tqdm
 
 import nnunetv2_levit
-from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase, Reader, ReadOptions
+from nnunetv2_levit import schemas
+from nnunetv2_levit.dataset_conversion.cases import (
+    DatasetDescription,
+    LoadedCase,
+    RawCase,
+    Reader,
+    ReadOptions,
+    check_label_map,
+    check_labels,
+)
 from nnunetv2_levit.dataset_conversion.nifti import NiftiVolume, write_array, write_image
 from nnunetv2_levit.dataset_conversion.readers import read_volumes
+from nnunetv2_levit.dataset_conversion.source_files import check_cases
 from nnunetv2_levit.dataset_conversion.splits import Fold
-from nnunetv2_levit.environment import nnunet_folder
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import replaced_at_the_end, write_json
+from nnunetv2_levit.files import read_json, replaced_at_the_end, write_json
+from nnunetv2_levit.nnunet.environment import nnunet_folder
+
+MAX_NAME_LENGTH = 100
 
 
 def dataset_folder_name(dataset_id: int, name: str) -> str:
     """``DatasetNNN_NAME``, checked against nnU-Net's rules."""
     if not 1 <= dataset_id <= 999:
         raise UserError(f"the dataset id {dataset_id} is outside 1 to 999, which nnU-Net's folder names allow")
+    if len(name) > MAX_NAME_LENGTH:
+        raise UserError(f"the dataset name {name[:20]}… has {len(name)} characters: use {MAX_NAME_LENGTH} at most")
     if "__" in name or not name.replace("_", "").replace("-", "").isalnum():
         raise UserError(f"the dataset name {name!r} must consist of letters, digits, '-' and single '_'")
     return f"Dataset{dataset_id:03d}_{name}"
+
+
+def _check_channels(case: RawCase, loaded: LoadedCase, description: DatasetDescription) -> None:
+    """Refuse a case of more or fewer channels than ``dataset.json`` will declare."""
+    found, declared = loaded.channel_count, description.channel_names
+    if found != len(declared):
+        channels = "1 channel" if found == 1 else f"{found} channels"
+        raise UserError(
+            f"{case.images[0]} has {channels} where {len(declared)} are declared "
+            f"({', '.join(declared)}): correct the image, or the source's dataset.json where it has one"
+        )
 
 
 def _write_case(
@@ -41,15 +65,16 @@ def _write_case(
     """Read and check one case and write its files under ``root``; returns the facts that the summary keeps."""
     side = "Ts" if case.test else "Tr"
     loaded = read(case, options, frozenset(description.labels.values()))
+    _check_channels(case, loaded, description)
     ending = description.file_ending
     for channel, content in enumerate(loaded.channels):
         target = root / f"images{side}" / f"{case.identifier}_{channel:04d}{ending}"
-        if isinstance(content, NiftiVolume):
+        if loaded.affine is None:
+            Image.fromarray(np.asarray(content)).save(target)
+        elif isinstance(content, NiftiVolume):
             write_image(content, loaded.affine, target)
-        elif loaded.affine is not None:
-            write_array(content, loaded.affine, target)
         else:
-            Image.fromarray(content).save(target)
+            write_array(np.asarray(content), loaded.affine, target)
     facts: dict[str, Any] = {
         "patient": case.patient,
         "group": case.group,
@@ -114,6 +139,7 @@ def write_raw_dataset(
     keep_copies: bool = False,
     overwrite: bool = False,
     workers: int = 4,
+    progress: bool = False,
     decisions: dict[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
@@ -129,12 +155,14 @@ def write_raw_dataset(
     training = [case for case in cases if not case.test]
     if not training:
         raise UserError("there are no training cases to convert")
-    identifiers = [case.identifier for case in cases]
-    if len(set(identifiers)) != len(identifiers):
-        twice = next(name for name in identifiers if identifiers.count(name) > 1)
-        raise UserError(f"the case {twice} occurs twice in the source: remove one of its copies")
+    check_labels(description.labels)
+    if options.label_map is not None:
+        check_label_map(options.label_map, description.labels)
+    check_cases(cases)
     folder = nnunet_folder("nnUNet_raw")
     target = folder / dataset_folder_name(dataset_id, description.name)
+    if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
+        raise UserError(f"{target} is {'a link' if target.is_symlink() else 'a file'} and no folder: remove it")
     for other in folder.glob(f"Dataset{dataset_id:03d}_*"):
         if other != target:
             raise UserError(f"the id {dataset_id} is taken by {other}: choose another id")
@@ -152,7 +180,13 @@ def write_raw_dataset(
         with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
             futures = {pool.submit(_write_case, case, root, description, read, options): case for case in cases}
             try:
-                for future in tqdm(as_completed(futures), total=len(futures), desc=f"converting {description.name}"):
+                bar = tqdm(
+                    as_completed(futures),
+                    total=len(futures),
+                    desc=f"converting {description.name}",
+                    disable=not progress,
+                )
+                for future in bar:
                     facts[futures[future].identifier] = future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -160,6 +194,8 @@ def write_raw_dataset(
         same_images = _same_images(facts, keep_copies=keep_copies)
         splits, split_decision = make_splits(_with_shared_patients(cases, same_images))
         notes = [*notes, *_notes(description, facts, same_images, len(training))]
+        if splits is not None and not splits:
+            notes.append("there is one training patient only, so no folds were written: train with fold all")
         dataset_json = {
             "channel_names": {str(i): name for i, name in enumerate(description.channel_names)},
             "labels": description.labels,
@@ -197,15 +233,18 @@ def _notes(
         notes.append(f"{training} training cases were found, {description.published_cases} are published")
     empty = sorted(name for name, fact in facts.items() if set(fact.get("voxels", ())) == {"0"})
     if empty:
-        notes.append(f"{len(empty)} cases have an empty label: {', '.join(empty[:5])}{' …' * (len(empty) > 5)}")
+        notes.append(f"{len(empty)} cases have an empty label: {_first(empty)}")
     for group in same_images:
         notes.append(f"{' and '.join(group)} have the same image: they stay in the same fold")
     fixed = sorted(name for name, fact in facts.items() if "remarks" in fact)
     if fixed:
-        notes.append(
-            f"{len(fixed)} cases took the geometry of their image: {', '.join(fixed[:5])}{' …' * (len(fixed) > 5)}"
-        )
+        notes.append(f"{len(fixed)} cases took the geometry of their image: {_first(fixed)}")
     return notes
+
+
+def _first(names: Sequence[str], number: int = 5) -> str:
+    """The first names, and a sign that there are more."""
+    return ", ".join(names[:number]) + (" …" if len(names) > number else "")
 
 
 def stale_preprocessed_splits(dataset: Path) -> Path | None:
@@ -217,11 +256,16 @@ def stale_preprocessed_splits(dataset: Path) -> Path | None:
     if not folder or not written.is_file():
         return None
     present = Path(folder) / dataset.name / "splits_final.json"
-    if present.is_file() and json.loads(present.read_text()) != json.loads(written.read_text()):
+    if not present.is_file():
+        return None
+    try:
+        before, after = (read_json(path, what="nnU-Net's folds", schema=schemas.SPLITS) for path in (present, written))
+    except UserError:  # the conversion itself went well, and what can't be read has to go as well
         return present
-    return None
+    return present if before != after else None
 
 
 def conversion_notes(dataset: Path) -> list[str]:
     """The notes of the conversion that wrote a raw dataset."""
-    return json.loads((dataset / "conversion.json").read_text())["notes"]
+    path = dataset / "conversion.json"
+    return read_json(path, what="a converter's summary", schema=schemas.CONVERSION_WITH_NOTES)["notes"]

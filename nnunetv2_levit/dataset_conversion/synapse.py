@@ -1,12 +1,14 @@
 """Synapse, the BTCV abdominal CT (Landman et al. 2015), as released or in TransUNet's preprocessed form."""
 
+import importlib.util
 import re
 from pathlib import Path
 
 from nnunetv2_levit.dataset_conversion.cases import DatasetDescription, RawCase
-from nnunetv2_levit.dataset_conversion.converter import Converter, Plan, Request
+from nnunetv2_levit.dataset_conversion.converter import ConversionRequest, Converter, Plan
 from nnunetv2_levit.dataset_conversion.nifti import find_nifti
 from nnunetv2_levit.dataset_conversion.readers import read_transunet_arrays
+from nnunetv2_levit.dataset_conversion.source_files import entries, unused
 from nnunetv2_levit.errors import UserError
 
 BTCV_ORGANS = (
@@ -63,7 +65,7 @@ def _description(channel: str, labels: dict[str, int], published: int) -> Datase
     )
 
 
-def _plan(request: Request) -> Plan:
+def _plan(request: ConversionRequest) -> Plan:
     source = request.source
     if request.organs not in (8, 13):
         raise UserError(f"--organs is 8 (the papers') or 13 (all of BTCV), not {request.organs}")
@@ -75,10 +77,12 @@ def _plan(request: Request) -> Plan:
     raise UserError(f"{source} is neither BTCV's release (img and label) nor TransUNet's (train_npz and test_vol_h5)")
 
 
-def _plan_release(request: Request, folder: Path) -> Plan:
+def _plan_release(request: ConversionRequest, folder: Path) -> Plan:
+    if request.spacing is not None:
+        raise UserError(f"--spacing is for TransUNet's form; the files of {folder} hold theirs: leave it out")
     labels, label_map = _organs(request.organs)
     cases, left_out = [], {}
-    for path in sorted((folder / "img").iterdir()):
+    for path in entries(folder / "img"):
         match = re.fullmatch(r"img(\d{4})(\.nii\.gz|\.nii)", path.name)
         if match is None:
             left_out[str(path)] = "not named imgNNNN.nii.gz"
@@ -89,10 +93,9 @@ def _plan_release(request: Request, folder: Path) -> Plan:
             raise UserError(f"{path} has no label: label{match[1]}.nii.gz is missing in {folder / 'label'}")
         test = request.test_split == "transunet" and number in TEST_CASES
         cases.append(RawCase(_identifier(number), (path,), label, patient=_identifier(number), test=test))
+    left_out |= unused(entries(folder / "label"), [case.label for case in cases], "a label without image")
     left_out |= {
-        str(p): "not part of the labelled data"
-        for p in sorted(request.source.iterdir())
-        if p.name.startswith("averaged")
+        str(p): "not part of the labelled data" for p in entries(request.source) if p.name.startswith("averaged")
     }
     published = PUBLISHED_CASES - len(TEST_CASES) if request.test_split == "transunet" else PUBLISHED_CASES
     decisions = {"organs": request.organs, "label_map": {str(k): v for k, v in label_map.items()}}
@@ -101,7 +104,7 @@ def _plan_release(request: Request, folder: Path) -> Plan:
     )
 
 
-def _plan_transunet(request: Request) -> Plan:
+def _plan_transunet(request: ConversionRequest) -> Plan:
     """Slices ``caseNNNN_sliceMMM.npz`` stacked to volumes for training, volumes ``caseNNNN.npy.h5`` for testing."""
     if request.organs != 8:
         raise UserError(
@@ -111,12 +114,16 @@ def _plan_transunet(request: Request) -> Plan:
     slices: dict[int, dict[int, Path]] = {}
     left_out = {}
     for folder, pattern in (("train_npz", r"case(\d{4})_slice(\d{3})\.npz"), ("test_vol_h5", r"case(\d{4})\.npy\.h5")):
-        for path in sorted((request.source / folder).iterdir()) if (request.source / folder).is_dir() else ():
+        for path in entries(request.source / folder) if (request.source / folder).exists() else ():
             match = re.fullmatch(pattern, path.name)
             if match is None:
                 left_out[str(path)] = f"not named as TransUNet names {folder}"
             elif folder == "train_npz":
                 slices.setdefault(int(match[1]), {})[int(match[2])] = path
+            elif int(match[1]) in slices:
+                raise UserError(
+                    f"case{match[1]} is in train_npz and as {path}: remove one of them, as each case counts once"
+                )
             else:
                 slices[int(match[1])] = {0: path}
     cases = []
@@ -128,6 +135,8 @@ def _plan_transunet(request: Request) -> Plan:
             )
         paths = tuple(files[i] for i in sorted(files))
         volume = paths[0].name.endswith(".h5")
+        if volume and importlib.util.find_spec("h5py") is None:
+            raise UserError(f"{paths[0]} needs h5py, not installed here: pip install 'nnunetv2_levit[synapse-h5]'")
         test = volume and request.test_split == "transunet"
         cases.append(RawCase(_identifier(number), paths, paths[0], patient=_identifier(number), test=test))
     notes = []
@@ -155,4 +164,5 @@ SYNAPSE = Converter(
     plan=_plan,
     validation_cases={"transunet": frozenset(_identifier(number) for number in TEST_CASES)},
     test_splits=("transunet",),
+    options=("organs", "spacing"),
 )

@@ -10,22 +10,6 @@ from nnunetv2_levit.evaluation.surface_distances import surface_distances
 
 Presence = Literal["both", "missed", "spurious", "absent"]
 
-# headings of tables, without the unit of what has one
-HEADINGS = {
-    "dice": "DSC (%)",
-    "iou": "IoU (%)",
-    "hd95": "HD95",
-    "hd": "HD",
-    "asd": "ASD",
-    "nsd": "NSD (%)",
-    "volume_difference": "volume difference",
-    "relative_volume_difference": "volume difference (%)",
-}
-PERCENTAGES = frozenset({"dice", "iou", "nsd", "relative_volume_difference"})
-HIGHER_IS_BETTER = {"dice": True, "iou": True, "nsd": True, "hd95": False, "hd": False, "asd": False}
-METRICS = tuple(HEADINGS)
-DISTANCES = ("hd95", "hd", "asd")
-
 DEFINITIONS = {
     "dice": "Dice similarity coefficient, 2|P∩T| / (|P|+|T|)",
     "iou": "intersection over union (Jaccard), |P∩T| / |P∪T|",
@@ -36,6 +20,7 @@ DEFINITIONS = {
     "volume_difference": "predicted minus true volume (ml), or area (mm² or pixels) where cases are single slices",
     "relative_volume_difference": "the same relative to the true volume",
 }
+METRICS = tuple(DEFINITIONS)
 EMPTY_RULES = {
     "absent": "in neither: no value for any metric; not part of means, counted",
     "missed": "in the ground truth only: DSC, IoU and NSD are 0, distances have no value, counted",

@@ -1,8 +1,7 @@
 """Paired comparison of several evaluated models on the same patients."""
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,14 @@ import numpy as np
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.case_metrics import HIGHER_IS_BETTER, PERCENTAGES
-from nnunetv2_levit.evaluation.evaluate import load_evaluation
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, holm, paired_difference
-from nnunetv2_levit.evaluation.tables import heading, markdown_table, number
-from nnunetv2_levit.files import write_json, write_text, write_whole
+from nnunetv2_levit.evaluation.stored import load_evaluation
+from nnunetv2_levit.figures import draw_comparison
+from nnunetv2_levit.files import check_writable, write_json, write_text, write_whole, written_together
+from nnunetv2_levit.tables import PERCENTAGES, comparison_csv, comparison_markdown, metric_heading
 
 METRICS = ("dice", "hd95", "asd", "nsd")
+DRAWN_METRICS = ("dice", "hd95")
 MEAN = "mean"
 
 
@@ -37,27 +37,29 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
         UserError: the evaluations differ in structures, unit or tolerance, or overlap in part of their cases.
     """
     first = evaluations[0]
+    if MEAN in first["structures"]:
+        raise UserError(f"{name} has a structure called {MEAN!r}, as the mean over structures is here: rename it")
     for other in evaluations[1:]:
         for key in ("structures", "unit", "tolerance"):
             if other[key] != first[key]:
                 raise UserError(f"the results pooled as {name} differ in {key}: evaluate them alike")
     sets = [frozenset(entry["case"] for entry in evaluation["cases"]) for evaluation in evaluations]
-    overlap = any(a & b for i, a in enumerate(sets) for b in sets[i + 1 :])
+    overlap = any(one & other for one, other in combinations(sets, 2))
     if overlap and len(set(sets)) > 1:
         raise UserError(
             f"the results pooled as {name} share some of their cases: pool seeds (all cases the same) or folds "
             "(no case the same)"
         )
-    values = {}
+    values: dict[str, dict[tuple[str, str], dict[str, float | None]]] = {}
     for metric in METRICS:
         merged: dict[tuple[str, str], dict[str, list[float | None]]] = {}
         for evaluation in evaluations:
-            for key, by_structure in _entry_values(evaluation, metric).items():
+            for patient_case, by_structure in _entry_values(evaluation, metric).items():
                 for structure, value in by_structure.items():
-                    merged.setdefault(key, {}).setdefault(structure, []).append(value)
+                    merged.setdefault(patient_case, {}).setdefault(structure, []).append(value)
         values[metric] = {
-            key: {structure: _mean(several) for structure, several in by_structure.items()}
-            for key, by_structure in merged.items()
+            patient_case: {structure: _mean(several) for structure, several in by_structure.items()}
+            for patient_case, by_structure in merged.items()
         }
     kind = "seeds" if overlap else "folds or parts"
     return {
@@ -93,20 +95,30 @@ def _patient_means(model: dict[str, Any], metric: str, structure: str) -> dict[s
     return {patient: float(np.mean(values)) for patient, values in by_patient.items() if values}
 
 
-def compare(models: Sequence[tuple[str, Sequence[Path]]]) -> dict[str, Any]:
+Result = str | Path | dict[str, Any]
+
+
+def compare(models: Mapping[str, Result | Sequence[Result]], *, output: str | Path | None = None) -> dict[str, Any]:
     """Differences of every further model from the first one, per structure and metric.
 
     Args:
-        models: name and results (files or folders written by `evaluate`) of each; several are pooled.
+        models: from the model's name to its result: what `evaluate` returned, or the file or folder that it wrote;
+            several results of a model (folds or seeds) are pooled.
+        output: folder to write the comparison to, as JSON, Markdown, CSV and PNG.
+
+    Returns:
+        A dictionary of plain values: ``comparisons``, a row for each model, metric and structure.
 
     Raises:
         UserError: fewer than two models, or other cases or structures than the first one's.
     """
+    if output is not None:
+        check_writable(Path(output), folder=True)
     if len(models) < 2:
         raise UserError("give at least two results to compare")
-    if len({name for name, _ in models}) < len(models):
-        raise UserError("two results have the same name: name them, as in NAME=FOLDER")
-    loaded = [pooled(name, [load_evaluation(path) for path in paths]) for name, paths in models]
+    results = {name: _several(given) for name, given in models.items()}
+    _check_distinct(results)
+    loaded = [pooled(name, [_evaluation(result) for result in several]) for name, several in results.items()]
     reference = loaded[0]
     for other in loaded[1:]:
         for key in ("structures", "unit", "tolerance"):
@@ -136,7 +148,7 @@ def compare(models: Sequence[tuple[str, Sequence[Path]]]) -> dict[str, Any]:
         rows = [row for row in comparisons if row["metric"] == metric]
         for row, p in zip(rows, holm([row["wilcoxon_p"] for row in rows]), strict=True):
             row["holm_p"] = p
-    return {
+    comparison = {
         "kind": "comparison",
         "made_by": f"nnunetv2_levit {nnunetv2_levit.__version__}",
         "reference": reference["name"],
@@ -155,93 +167,75 @@ def compare(models: Sequence[tuple[str, Sequence[Path]]]) -> dict[str, Any]:
         },
         "comparisons": comparisons,
     }
+    if output is not None:
+        write_comparison(comparison, Path(output))
+    return comparison
+
+
+def _several(given: Result | Sequence[Result]) -> list[Path | dict[str, Any]]:
+    """The results of one model, as a list."""
+    results: list[Result] = [given] if isinstance(given, str | Path | dict) else list(given)
+    return [Path(result) if isinstance(result, str) else result for result in results]
+
+
+def _evaluation(result: Path | dict[str, Any]) -> dict[str, Any]:
+    return result if isinstance(result, dict) else load_evaluation(result)
+
+
+def _check_distinct(models: Mapping[str, Sequence[Path | dict[str, Any]]]) -> None:
+    """Raise UserError where a file is pooled twice, or two models are the same files."""
+    owner: dict[frozenset[Path], str] = {}
+    for name, results in models.items():
+        paths = [result for result in results if isinstance(result, Path)]
+        if len(paths) < len(results):
+            continue
+        files = [(path / "evaluation.json" if path.is_dir() else path).resolve() for path in paths]
+        for path, file in zip(paths, files, strict=True):
+            if files.count(file) > 1:
+                raise UserError(f"{path} is given twice for {name}: name each result once")
+        other = owner.setdefault(frozenset(files), name)
+        if other != name:
+            raise UserError(f"{name} and {other} are the same result, {paths[0]}: give different ones")
 
 
 def _difference(reference: dict[str, Any], other: dict[str, Any], metric: str, structure: str) -> dict[str, Any]:
-    first, second = (_patient_means(model, metric, structure) for model in (reference, other))
-    both = sorted(first.keys() & second.keys())
-    means = [float(np.mean([v[p] for p in both])) if both else None for v in (first, second)]
-    result = paired_difference([first[p] for p in both], [second[p] for p in both])
+    of_reference, of_other = (_patient_means(model, metric, structure) for model in (reference, other))
+    both = sorted(of_reference.keys() & of_other.keys())
+    first, second = ([values[patient] for patient in both] for values in (of_reference, of_other))
     everyone = {patient for patient, _ in reference["values"][metric]}
     return {
-        "reference_mean": means[0],
-        "model_mean": means[1],
-        **result,
+        "reference_mean": float(np.mean(first)) if both else None,
+        "model_mean": float(np.mean(second)) if both else None,
+        **paired_difference(first, second),
         "patients_without_a_pair": sorted(everyone - set(both)),
     }
 
 
-def comparison_table(result: dict[str, Any]) -> str:
-    """The table of all differences, best read from the last column."""
-    facts = (result["unit"], result["tolerance"], result["dimensions"])
-    rows = []
-    for row in result["comparisons"]:
-        percent = row["metric"] in PERCENTAGES
-        interval = "–"
-        if row["ci95"] is not None:
-            interval = "[" + ", ".join(number(end, percent=percent, sign=True) for end in row["ci95"]) + "]"
-        missing = row["patients_without_a_pair"]
-        rows.append(
-            [
-                row["model"],
-                heading(row["metric"], *facts) + (" ↑" if HIGHER_IS_BETTER[row["metric"]] else " ↓"),
-                row["structure"],
-                number(row["reference_mean"], percent=percent),
-                number(row["model_mean"], percent=percent),
-                number(row["mean"], percent=percent, sign=True),
-                interval,
-                _p(row["wilcoxon_p"]),
-                _p(row["holm_p"]),
-                f"{row['patients']}" + (f" ({len(missing)} without a value in both)" if missing else ""),
-            ]
-        )
-    head = ["model", "metric", "structure", result["reference"], "model's", "difference", "95 % interval", "p"]
-    return markdown_table([*head, "p (Holm)", "patients"], rows)
-
-
-def comparison_markdown(result: dict[str, Any]) -> str:
-    """The table of all differences, and what its words mean."""
-    models = "; ".join(
-        f"{model['name']}" + (f" ({model['results']} {model['pooled_as']} pooled)" if model["pooled_as"] else "")
-        for model in result["models"]
-    )
-    return "\n".join(
-        [
-            f"# Compared with {result['reference']}",
-            "",
-            f"Models: {models}. Differences are model minus {result['reference']}, one value a patient (its cases "
-            f"averaged). Interval: {result['interval']}. p: {result['test']}; a dash where fewer than six patients "
-            "make a test pointless.",
-            "",
-            comparison_table(result),
-        ]
-    )
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def comparison_csv(result: dict[str, Any]) -> str:
-    """One line a model, metric and structure; raw values."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    keys = ("model", "reference", "metric", "structure", "patients", "reference_mean", "model_mean", "mean", "median")
-    counts_and_tests = ("higher", "lower", "wilcoxon_p", "holm_p")
-    head = [*keys, "ci95_low", "ci95_high", *counts_and_tests, "patients_without_a_pair"]
-    writer.writerow(head)
-    for row in result["comparisons"]:
-        low, high = row["ci95"] or (None, None)
-        cells = [*(row[key] for key in keys), low, high, *(row[key] for key in counts_and_tests)]
-        writer.writerow(["" if cell is None else cell for cell in cells] + [" ".join(row["patients_without_a_pair"])])
-    return buffer.getvalue()
-
-
 def write_comparison(result: dict[str, Any], folder: Path) -> None:
-    """``comparison.json`` and, made from it, ``.md``, ``.csv`` and ``.png``."""
-    from nnunetv2_levit.evaluation.comparison_plot import draw_comparison
+    """``comparison.json`` and, made from it, ``.md``, ``.csv`` and ``.png``: all four, or none."""
+    with written_together(folder) as partial:
+        write_json(partial / "comparison.json", result)
+        write_text(partial / "comparison.md", comparison_markdown(result))
+        write_text(partial / "comparison.csv", comparison_csv(result))
+        write_whole(partial / "comparison.png", lambda target: _draw(result, target))
 
-    write_json(folder / "comparison.json", result)
-    write_text(folder / "comparison.md", comparison_markdown(result))
-    write_text(folder / "comparison.csv", comparison_csv(result))
-    write_whole(folder / "comparison.png", lambda target: draw_comparison(result, target))
+
+def _draw(result: dict[str, Any], target: Path) -> None:
+    """The values of the patients that every model has one of, for DSC and HD95."""
+    models = [model["name"] for model in result["models"]]
+    panels = {
+        metric_heading(metric, result): {
+            structure: _shared_values([result["patient_values"][name][metric][structure] for name in models], metric)
+            for structure in result["patient_values"][models[0]][metric]
+        }
+        for metric in DRAWN_METRICS
+    }
+    footnote = "a point is a patient; grey lines join the same patient's values"
+    draw_comparison(panels, models=models, footnote=footnote, target=target)
+
+
+def _shared_values(by_model: Sequence[dict[str, float]], metric: str) -> np.ndarray:
+    """Values (models, patients) of the patients that all models have, fractions as per cent."""
+    patients = sorted(set.intersection(*(set(values) for values in by_model)))
+    values = np.array([[values[patient] for patient in patients] for values in by_model], dtype=float)
+    return 100 * values if metric in PERCENTAGES else values

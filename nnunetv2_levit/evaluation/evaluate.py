@@ -1,8 +1,8 @@
 """Evaluation of predicted labels: every metric, case by case and summarised, as one JSON-able dictionary."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -12,81 +12,63 @@ from tqdm import tqdm
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, METRICS, structure_metrics
+from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, structure_metrics
 from nnunetv2_levit.evaluation.label_files import (
+    LabelPair,
     Pair,
-    dataset_description,
     label_files,
     pair_folders,
     pair_model_folder,
     patients_of,
     read_pair,
-    structures_of,
 )
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS, Protocol
-from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, mean_of_structures, summarise
+from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES
+from nnunetv2_levit.evaluation.stored import write_evaluation
+from nnunetv2_levit.evaluation.summaries import protocol_summary, summaries
+from nnunetv2_levit.files import check_writable
+from nnunetv2_levit.image_files import read_probabilities
+from nnunetv2_levit.nnunet.dataset_description import dataset_description, reader_of, structures_of
 
 # starting a process costs as much as evaluating some tens of small cases
 CASES_WORTH_A_PROCESS = 48
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to evaluate: a folder of predictions with its ground truth, or a trained-model folder.
-
-    Attributes:
-        dataset: folder with the dataset.json that names the structures, if known.
-        tolerance: of NSD, in mm (pixels for pictures).
-        protocol: name of a paper's protocol to compute beside our metrics.
-        partial: evaluate predicted cases only although more have ground truth.
-        patient_pattern: regular expression whose first group is a case's patient.
-        workers: processes.
-    """
-
-    predictions: Path | None = None
-    truth: Path | None = None
-    model: Path | None = None
-    folds: tuple[str, ...] | None = None
-    dataset: Path | None = None
-    name: str | None = None
-    tolerance: float = 2.0
-    protocol: str | None = None
-    partial: bool = False
-    patient_pattern: str | None = None
-    workers: int = 4
-
-
-def _probabilities(pair: Pair) -> np.ndarray:
+def _probabilities(pair: Pair, shape: tuple[int, ...]) -> np.ndarray:
     """Probabilities (classes, *shape) that nnU-Net saved beside a case's prediction.
 
     Raises:
-        UserError: there are none, or the file has no array of that name.
+        UserError: there are none, the file is damaged, or they are of another shape than the labels.
     """
     path = pair.prediction.with_name(f"{pair.case}.npz")
     if not path.is_file():
         raise UserError(f"{pair.prediction} has no probabilities beside it: predict with --save_probabilities")
-    try:
-        with np.load(path) as content:
-            return content["probabilities"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} holds no array 'probabilities' ({error}): predict again") from None
+    values = read_probabilities(path)
+    if values.shape[1:] not in (shape, (1, *shape)):
+        raise UserError(f"{path} is of shape {values.shape[1:]} and its labels of {shape}: predict again")
+    return values.reshape(values.shape[0], *shape)
 
 
 def _protocol_values(
-    pair: Pair, labels: Any, masks: dict[str, tuple], protocol: Protocol, channels: dict[str, int]
+    pair: Pair,
+    labels: LabelPair,
+    *,
+    masks: dict[str, tuple[np.ndarray, np.ndarray]],
+    protocol: Protocol,
+    channels: dict[str, int],
 ) -> dict[str, dict[str, float]]:
     probabilities = None
     if protocol.needs_probabilities or (protocol.name == "polyp" and any(pair.prediction.parent.glob("*.npz"))):
-        probabilities = _probabilities(pair)
+        probabilities = _probabilities(pair, labels.truth.shape)
         if probabilities.shape[0] <= max(channels.values()):
             raise UserError(f"the probabilities of {pair.prediction} have {probabilities.shape[0]} classes, too few")
-        probabilities = probabilities.reshape(probabilities.shape[0], *labels.truth.shape)
     if protocol.name in ("isic", "polyp", "unet2022-em") and labels.truth.ndim != 2:
         raise UserError(f"the protocol {protocol.name} is for single images, and {pair.truth} is a volume")
-    return {
-        name: protocol.measure(*masks[name], None if probabilities is None else probabilities[channels[name]])
-        for name in masks
-    }
+    values = {}
+    for name, (predicted, truth) in masks.items():
+        probability = None if probabilities is None else probabilities[channels[name]]
+        values[name] = protocol.measure(predicted, truth, probability)
+    return values
 
 
 def evaluate_case(
@@ -100,7 +82,7 @@ def evaluate_case(
     regions: bool,
 ) -> dict[str, Any]:
     """Metrics of every structure of one case, as the entry of the result's ``cases`` (without the patient)."""
-    labels = read_pair(pair, reader(), ignored)
+    labels = read_pair(pair, reader(), structures=structures, ignored=ignored)
     masks = {
         name: (np.isin(labels.prediction, values), np.isin(labels.truth, values)) for name, values in structures.items()
     }
@@ -118,42 +100,79 @@ def evaluate_case(
         entry["presence"][name] = result.presence
         entry["metrics"][name] = result.values
     if protocol is not None:
-        # nnU-Net's channels: the labels themselves, or one a region without a background
-        channels = {name: index if regions else structures[name][0] for index, name in enumerate(structures)}
-        entry["protocol"] = _protocol_values(pair, labels, masks, PROTOCOLS[protocol], channels)
+        if regions:  # nnU-Net's channels: one a region without a background, or the labels themselves
+            channels = {name: index for index, name in enumerate(structures)}
+        else:
+            channels = {name: values[0] for name, values in structures.items()}
+        entry["protocol"] = _protocol_values(pair, labels, masks=masks, protocol=PROTOCOLS[protocol], channels=channels)
     return entry
 
 
-def reader_of(description: dict[str, Any]) -> type:
-    """nnU-Net's reader for the files of a dataset.json (its file ending, or the reader it names)."""
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+def evaluate(
+    *,
+    predictions: str | Path | None = None,
+    truth: str | Path | None = None,
+    model: str | Path | None = None,
+    folds: Sequence[int | str] | None = None,
+    dataset: str | Path | None = None,
+    name: str | None = None,
+    tolerance: float = 2.0,
+    protocol: str | None = None,
+    partial: bool = False,
+    patient_pattern: str | None = None,
+    workers: int = 4,
+    output: str | Path | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Evaluate a folder of predictions with its ground truth, or the validations of a trained-model folder.
 
-    return determine_reader_writer_from_dataset_json(description, None, verbose=False)
+    Args:
+        predictions: folder of predicted labels; needs ``truth``.
+        truth: folder of true labels; with ``model`` it is found by itself.
+        model: trained-model folder, whose folds' validations are pooled.
+        folds: of ``model`` (default: all that were validated).
+        dataset: folder with the dataset.json that names the structures, where it is not beside the labels.
+        name: the model's name in tables (default: the folder's).
+        tolerance: of NSD, in mm (pixels for pictures).
+        protocol: name of a paper's protocol to compute beside our metrics.
+        partial: evaluate the predicted cases only although more have ground truth.
+        patient_pattern: regular expression whose first group is a case's patient.
+        workers: processes.
+        output: folder to write the result to, as JSON, Markdown and CSV.
+        progress: show a progress bar.
 
-
-def evaluate(request: Request) -> dict[str, Any]:
-    """Evaluate all cases; returns the dictionary that `tables.write_evaluation` writes.
+    Returns:
+        A dictionary of plain values: ``cases`` with all ``metrics``, ``summary`` by structure and metric, ``mean``.
 
     Raises:
         UserError: missing, extra, unreadable or misaligned files, unknown structures or protocol.
     """
-    if request.protocol is not None and request.protocol not in PROTOCOLS:
-        raise UserError(f"there is no protocol {request.protocol!r}: choose one of {', '.join(PROTOCOLS)}")
-    if not request.tolerance >= 0:
-        raise UserError(f"the tolerance must be 0 or more, not {request.tolerance}")
-    if request.model is not None:
-        pairs, folds = pair_model_folder(request.model, request.truth, request.folds)
-        description, _ = dataset_description([request.model])
-        name, place = request.name or request.model.name, request.model
-        split = f"validation of {', '.join(folds)}, pooled"
-    elif request.predictions is not None and request.truth is not None:
-        pairs = pair_folders(request.predictions, request.truth, partial=request.partial)
-        candidates = [request.dataset, request.predictions, request.truth.parent]
+    predictions, truth, model, dataset, output = (
+        None if path is None else Path(path) for path in (predictions, truth, model, dataset, output)
+    )
+    if output is not None:
+        check_writable(output, folder=True)
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise UserError(f"there is no protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    if not 0 <= tolerance < math.inf:
+        raise UserError(f"the tolerance must be a number from 0, not {tolerance}: 2 is the default")
+    if workers < 1:
+        raise UserError(f"{workers} processes can't evaluate anything: give -w 1 or more")
+    if model is not None and predictions is not None:
+        raise UserError("-m takes its folds' validations and -p a folder of predictions: give one of them")
+    if model is not None:
+        pairs, fold_names = pair_model_folder(model, truth, None if folds is None else [str(fold) for fold in folds])
+        description, _ = dataset_description([model])
+        name, place = name or model.name, model
+        split = f"validation of {', '.join(fold_names)}, pooled"
+    elif predictions is not None and truth is not None:
+        pairs = pair_folders(predictions, truth, partial=partial)
+        candidates = [dataset, predictions, truth.parent]
         description, _ = dataset_description([folder for folder in candidates if folder is not None])
-        name, place = request.name or request.predictions.resolve().name, request.predictions
+        name, place = name or predictions.resolve().name, predictions
         split = "the cases of the ground-truth folder"
-        if request.partial:
-            split = f"{len(pairs)} of the {len(label_files(request.truth))} cases with ground truth (--partial)"
+        if partial:
+            split = f"{len(pairs)} of the {len(label_files(truth))} cases with ground truth (--partial)"
     else:
         raise UserError("give predictions and ground truth (-p and -g), or a trained-model folder (-m)")
     structures, ignored = structures_of(description)
@@ -162,13 +181,13 @@ def evaluate(request: Request) -> dict[str, Any]:
         reader=reader_of(description | {"file_ending": ending}),
         structures=structures,
         ignored=ignored,
-        tolerance=request.tolerance,
-        protocol=request.protocol,
+        tolerance=tolerance,
+        protocol=protocol,
         regions=any(len(values) > 1 for values in structures.values()),
     )
-    cases = _run(pairs, arguments, request.workers)
-    summary_folder = request.dataset or pairs[0].truth.parent.parent
-    patients = patients_of([pair.case for pair in pairs], summary_folder, request.patient_pattern)
+    cases = _run(pairs, arguments, workers, progress=progress)
+    summary_folder = dataset or pairs[0].truth.parent.parent
+    patients = patients_of([pair.case for pair in pairs], summary_folder, patient_pattern)
     for entry in cases:
         entry["patient"] = patients[entry["case"]]
     units = {entry["unit"] for entry in cases}
@@ -185,7 +204,7 @@ def evaluate(request: Request) -> dict[str, Any]:
         "split": split,
         "unit": units.pop(),
         "dimensions": len(cases[0]["shape"]),
-        "tolerance": request.tolerance,
+        "tolerance": tolerance,
         "structures": {structure: list(values) for structure, values in structures.items()},
         "ignore_label": ignored,
         "definitions": DEFINITIONS,
@@ -194,20 +213,23 @@ def evaluate(request: Request) -> dict[str, Any]:
         "patients": len(set(patients.values())),
         "cases": cases,
     }
-    if request.protocol is not None:
-        result["protocol"] = _protocol_summary(PROTOCOLS[request.protocol], cases, list(structures))
-    return {**result, **summaries(cases, list(structures))}
+    if protocol is not None:
+        result["protocol"] = protocol_summary(PROTOCOLS[protocol], cases, list(structures))
+    result |= summaries(cases, list(structures))
+    if output is not None:
+        write_evaluation(result, output)
+    return result
 
 
-def _run(pairs: Sequence[Pair], arguments: dict[str, Any], workers: int) -> list[dict[str, Any]]:
+def _run(pairs: Sequence[Pair], arguments: dict[str, Any], workers: int, *, progress: bool) -> list[dict[str, Any]]:
     """The cases in order, in several processes where there are enough of them."""
     workers = min(workers, len(pairs) // CASES_WORTH_A_PROCESS + 1)
-    with tqdm(total=len(pairs), desc="evaluating") as progress:
+    with tqdm(total=len(pairs), desc="evaluating", disable=not progress) as bar:
         if workers < 2:
             cases = []
             for pair in pairs:
                 cases.append(evaluate_case(pair, **arguments))
-                progress.update()
+                bar.update()
             return cases
         # spawned: forking a process that has threads of ITK or OpenMP can hang
         with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -216,64 +238,8 @@ def _run(pairs: Sequence[Pair], arguments: dict[str, Any], workers: int) -> list
             try:
                 for job in as_completed(jobs):
                     done[jobs[job]] = job.result()
-                    progress.update()
+                    bar.update()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
     return [done[pair.case] for pair in pairs]
-
-
-def summaries(cases: Sequence[dict[str, Any]], structures: Sequence[str]) -> dict[str, Any]:
-    """Summary of each structure and metric, the mean over structures, and what was empty."""
-    patients = [entry["patient"] for entry in cases]
-    columns = {
-        structure: {metric: [entry["metrics"][structure][metric] for entry in cases] for metric in METRICS}
-        for structure in structures
-    }
-    return {
-        "summary": {
-            structure: {metric: summarise(values, patients) for metric, values in by_metric.items()}
-            for structure, by_metric in columns.items()
-        },
-        "mean": {
-            metric: mean_of_structures([columns[structure][metric] for structure in structures], patients)
-            for metric in METRICS
-        },
-        "empty": {
-            structure: {
-                kind: [entry["case"] for entry in cases if entry["presence"][structure] == kind] for kind in EMPTY_RULES
-            }
-            for structure in structures
-        },
-    }
-
-
-def _protocol_summary(protocol: Protocol, cases: Sequence[dict[str, Any]], structures: Sequence[str]) -> dict[str, Any]:
-    facts = {key: value for key, value in asdict(protocol).items() if key in ("name", "source", "statement", "columns")}
-    per_structure = {
-        structure: {
-            column: float(np.mean([entry["protocol"][structure][column] for entry in cases]))
-            for column in protocol.columns
-        }
-        for structure in structures
-    }
-    means = {
-        column: float(np.mean([per_structure[structure][column] for structure in structures]))
-        for column in protocol.columns
-    }
-    return {**facts, "percent": sorted(protocol.percent), "structures": per_structure, "mean": means}
-
-
-def load_evaluation(path: Path) -> dict[str, Any]:
-    """An evaluation from its JSON file or the folder that `evaluate` wrote.
-
-    Raises:
-        UserError: there is none.
-    """
-    from nnunetv2_levit.files import read_json
-
-    file = path / "evaluation.json" if path.is_dir() else path
-    content = read_json(file, what="a result of `nnunetv2_levit evaluate`")
-    if not isinstance(content, dict) or content.get("kind") != "evaluation":
-        raise UserError(f"{file} is not a result of `nnunetv2_levit evaluate`: run that first")
-    return content

@@ -6,6 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+# rules of Markdown by which a text could refer to another place
+FOREIGN = ["link", "image", "autolink", "reference", "html_inline", "html_block"]
+POLICY = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
+)
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1300px;padding:0 1em;color:#222}
 table{border-collapse:collapse;font-size:12px;display:block;overflow-x:auto}
@@ -25,10 +31,14 @@ class Picture:
 
 
 def html_page(title: str, parts: Sequence[str | Picture]) -> str:
-    """The page; text parts are Markdown (tables included), whatever HTML they hold is shown as text."""
+    """The page; text parts are Markdown (tables included), whatever HTML, links or pictures they hold is shown as text.
+
+    Nothing in the page refers to anything outside it; its policy forbids a browser to load anything.
+    """
     from markdown_it import MarkdownIt
 
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    markdown.disable(FOREIGN)
     body = []
     for part in parts:
         if isinstance(part, Picture):
@@ -41,6 +51,6 @@ def html_page(title: str, parts: Sequence[str | Picture]) -> str:
         else:
             body.append(markdown.render(part))
     return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">{POLICY}<title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n"
     )

@@ -1,17 +1,18 @@
 """Which prediction belongs to which ground truth, whose it is, which structures there are, and reading the pairs."""
 
-import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
+from nnunetv2_levit.image_files import differing_geometry, read_label_file
 
 PICTURE_SPACING = 999  # nnU-Net's stand-in for the spacing along the axis that a picture lacks
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
@@ -49,7 +50,7 @@ def label_files(folder: Path, ending: str | None = None) -> dict[str, Path]:
         raise UserError(f"{folder} is not a folder: give the folder that holds the label files")
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     if ending is None:
-        found = {next((e for e in ENDINGS if path.name.endswith(e)), None) for path in files} - {None}
+        found = {known for path in files for known in ENDINGS if path.name.endswith(known)}
         if len(found) != 1:
             kinds = "no label files" if not found else "label files of several kinds (" + ", ".join(sorted(found)) + ")"
             raise UserError(f"{folder} holds {kinds}: one kind of {', '.join(ENDINGS)} is needed")
@@ -113,7 +114,7 @@ def pair_model_folder(
         raise UserError(f"{model} has no validation predictions in {_listed(sorted(set(names) - set(present)))}")
     if not present:
         raise UserError(f"{model} has no fold_*/validation: finish a fold, or run nnUNetv2_train with --val")
-    dataset = read_json(model / "plans.json", what="the plans of a trained model")["dataset_name"]
+    dataset = read_json(model / "plans.json", what="the plans of a trained model", schema=schemas.PLANS)["dataset_name"]
     if truth is None:
         truth = _ground_truth_of(dataset)
     true_files = label_files(truth)
@@ -154,36 +155,7 @@ def _ground_truth_of(dataset: str) -> Path:
 def _splits_of(dataset: str) -> list[dict[str, list[str]]] | None:
     root = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112 (nnU-Net's name)
     path = Path(root or "") / dataset / "splits_final.json"
-    return json.loads(path.read_text()) if root and path.is_file() else None
-
-
-def dataset_description(candidates: Sequence[Path]) -> tuple[dict[str, Any], Path]:
-    """The first ``dataset.json`` of some folders.
-
-    Raises:
-        UserError: none of them has one.
-    """
-    for folder in candidates:
-        if (folder / "dataset.json").is_file():
-            return read_json(folder / "dataset.json", what="nnU-Net's dataset.json"), folder
-    raise UserError(
-        f"no dataset.json in {_listed([str(folder) for folder in candidates])}: give the dataset's id with -d "
-        "(nnUNet_raw must be set), so that the structures have names"
-    )
-
-
-def structures_of(description: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], int | None]:
-    """Structures of a dataset.json (labels or regions) by name, and the ignore label if there is one."""
-    structures, ignored = {}, None
-    for name, value in description["labels"].items():
-        if name == "ignore":
-            ignored = int(value)
-        elif name != "background":
-            values = value if isinstance(value, list | tuple) else [value]
-            structures[name] = tuple(int(v) for v in values)
-    if not structures:
-        raise UserError("dataset.json names no structure beside the background")
-    return structures, ignored
+    return read_json(path, what="nnU-Net's folds", schema=schemas.SPLITS) if root and path.exists() else None
 
 
 def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str | None = None) -> dict[str, str]:
@@ -197,16 +169,21 @@ def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str 
             expression = re.compile(pattern)
         except re.error as error:
             raise UserError(f"--patient {pattern!r} is no regular expression ({error})") from None
-        matches = {case: expression.match(case) for case in cases}
-        unmatched = [case for case, match in matches.items() if match is None]
-        if expression.groups < 1 or unmatched:
-            raise UserError(
-                f"--patient {pattern!r} needs a group that is the patient in every case, also {unmatched[:1]}"
-            )
-        return {case: match.group(1) for case, match in matches.items()}
+        found: dict[str, str] = {}
+        for case in cases:
+            match = expression.match(case)
+            # an empty or absent group would make one patient of all cases
+            patient = match[1] if match is not None and expression.groups else None
+            if not patient:
+                raise UserError(
+                    f"--patient {pattern!r} needs a group that is the patient in every case, also [{case!r}]"
+                )
+            found[case] = patient
+        return found
     known = {}
-    if dataset_folder is not None and (dataset_folder / "conversion.json").is_file():
-        facts = read_json(dataset_folder / "conversion.json", what="a converter's summary")["cases"]
+    if dataset_folder is not None and (dataset_folder / "conversion.json").exists():
+        path = dataset_folder / "conversion.json"
+        facts = read_json(path, what="a converter's summary", schema=schemas.CONVERSION)["cases"]
         known = {case: fact["patient"] for case, fact in facts.items()}
     result = {}
     for case in cases:
@@ -215,50 +192,39 @@ def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str 
     return result
 
 
-def read_pair(pair: Pair, reader: Any, ignored: int | None = None) -> LabelPair:
-    """Read both files with one of nnU-Net's readers and check that they lie on the same grid.
+def read_pair(
+    pair: Pair, reader: Any, *, structures: Mapping[str, Sequence[int]], ignored: int | None = None
+) -> LabelPair:
+    """Read both files with one of nnU-Net's readers and check their labels and that they lie on the same grid.
 
-    Elements of the ignore label become background in both. A case of a single slice is 2D.
+    The labels are those of ``structures`` and the background; the ignore label too in the ground truth, where its
+    elements become background in both (nnU-Net never predicts it). A case of a single slice is 2D.
 
     Raises:
-        UserError: a file can't be read, or the two differ in shape, spacing, origin or direction.
+        UserError: a file is not whole or can't be read, holds another label, or the two differ in shape, spacing,
+            origin or direction.
     """
-    arrays, properties = [], []
-    for path in (pair.prediction, pair.truth):
-        try:
-            array, facts = reader.read_seg(str(path))
-        except Exception as error:
-            raise UserError(f"{path} can't be read ({str(error).strip().splitlines()[-1]}): replace it") from error
-        arrays.append(np.asarray(array)[0])
-        properties.append(facts)
-    prediction, truth = arrays
-    for what, ours, theirs in _geometry(arrays, properties):
-        if len(ours) != len(theirs) or not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
-            raise UserError(
-                f"{pair.prediction} is not aligned with {pair.truth}: its {what} is {_numbers(ours)} and that of the "
-                f"ground truth {_numbers(theirs)}; predict from the image that the ground truth belongs to"
-            )
-    labels = [np.round(array).astype(np.int16) for array in (prediction, truth)]
+    known = {0}.union(*structures.values())
+    prediction, ours = read_label_file(pair.prediction, reader, allowed=known)
+    truth, theirs = read_label_file(pair.truth, reader, allowed=known if ignored is None else known | {ignored})
+    different = differing_geometry((prediction.shape, ours), (truth.shape, theirs))
+    if different is not None:
+        what, found, expected = different
+        raise UserError(
+            f"{pair.prediction} is not aligned with {pair.truth}: its {what} is {_numbers(found)} and that of the "
+            f"ground truth {_numbers(expected)}; predict from the image that the ground truth belongs to"
+        )
+    labels = [prediction, truth]
     if ignored is not None:
-        outside = labels[1] == ignored
+        outside = truth == ignored
         for array in labels:
             array[outside] = 0
-    spacing = tuple(float(size) for size in properties[1]["spacing"])
+    spacing = tuple(float(size) for size in theirs["spacing"])
     # read as 1 x H x W: pictures get a spacing of 999, 2D files of other formats a multiple of it
     unit = "px" if truth.shape[0] == 1 and spacing[0] == PICTURE_SPACING and spacing[1:] == (1.0, 1.0) else "mm"
     if truth.shape[0] == 1:
         labels, spacing = [array[0] for array in labels], spacing[1:]
     return LabelPair(labels[0], labels[1], spacing, unit)
-
-
-def _geometry(arrays: list[np.ndarray], properties: list[dict[str, Any]]) -> list[tuple[str, tuple, tuple]]:
-    facts = [("shape", arrays[0].shape, arrays[1].shape)]
-    facts.append(("spacing", *(tuple(p["spacing"]) for p in properties)))
-    if all("sitk_stuff" in p for p in properties):
-        facts += [(name, *(tuple(p["sitk_stuff"][name]) for p in properties)) for name in ("origin", "direction")]
-    if all("nibabel_stuff" in p for p in properties):
-        facts.append(("affine", *(tuple(np.ravel(p["nibabel_stuff"]["original_affine"])) for p in properties)))
-    return facts
 
 
 def _numbers(values: Sequence[float]) -> str:

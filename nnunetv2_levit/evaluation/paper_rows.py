@@ -1,12 +1,12 @@
 """The papers' result tables as data, and measured rows beside them with what keeps them from being comparable."""
 
-import json
 import re
 from collections.abc import Sequence
-from importlib.resources import files
+from importlib.resources import as_file, files
 from typing import Any
 
-from nnunetv2_levit.evaluation.tables import markdown_table, number
+from nnunetv2_levit import schemas
+from nnunetv2_levit.files import read_json
 
 # printed headings that mean the same structure or metric, compared without case, blanks and punctuation
 SYNONYMS = {
@@ -23,9 +23,10 @@ SYNONYMS = {
 
 def papers() -> list[dict[str, Any]]:
     """Every transcribed paper: its citation and its tables with section, split, protocol and rows as printed."""
-    folder = files("nnunetv2_levit.evaluation") / "paper_tables"
-    entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    return [json.loads(entry.read_text(encoding="utf-8")) for entry in entries if entry.name.endswith(".json")]
+    with as_file(files("nnunetv2_levit.evaluation") / "paper_tables") as folder:
+        return [
+            read_json(path, what="a transcribed paper", schema=schemas.PAPER) for path in sorted(folder.glob("*.json"))
+        ]
 
 
 def canonical(text: str) -> str:
@@ -45,10 +46,15 @@ def tables_of(dataset: str) -> list[dict[str, Any]]:
     ]
 
 
+def value_names(structures: Sequence[str]) -> list[str]:
+    """The names of a row's values: mean DSC, HD95 and the DSC of each structure."""
+    return ["dsc", "hd95", *(canonical(structure) for structure in structures)]
+
+
 def printed_rows(table: dict[str, Any], structures: Sequence[str]) -> list[dict[str, Any]]:
     """A table's rows with the columns that match a measured one: ``dsc``, ``hd95`` and one a structure (DSC)."""
     columns = {canonical(column): column for column in table["columns"]}
-    names = ["dsc", "hd95", *(canonical(structure) for structure in structures)]
+    names = value_names(structures)
     return [
         {
             "source": f"{table['paper']}, table {table['table']}",
@@ -111,7 +117,7 @@ def measured_rows(evaluation: dict[str, Any], tables: Sequence[dict[str, Any]]) 
 
 
 def beside_the_papers(evaluations: Sequence[dict[str, Any]], dataset: str) -> dict[str, Any]:
-    """Measured rows and every printed row about ``dataset``, ready for JSON and `papers_markdown`."""
+    """Measured rows and every printed row about ``dataset``, ready for JSON and `tables.papers_markdown`."""
     structures = list(evaluations[0]["structures"])
     tables = [
         table
@@ -121,54 +127,8 @@ def beside_the_papers(evaluations: Sequence[dict[str, Any]], dataset: str) -> di
     return {
         "dataset": dataset,
         "structures": structures,
+        "columns": value_names(structures),
         "measured": [row for evaluation in evaluations for row in measured_rows(evaluation, tables)],
         "printed": [row for table in tables for row in printed_rows(table, structures)],
         "citations": sorted({table["citation"] for table in tables}),
     }
-
-
-def papers_markdown(content: dict[str, Any]) -> str:
-    """One table of measured and printed rows; a row that is not comparable with a paper is marked and says why."""
-    names = ["dsc", "hd95", *(canonical(structure) for structure in content["structures"])]
-    notes: list[str] = []
-
-    def mark(reasons: dict[str, list[str]] | None) -> str:
-        if reasons is None:
-            return "as printed"
-        parts = []
-        for text in dict.fromkeys("; ".join(r) for r in reasons.values()):
-            where = [table for table, r in reasons.items() if "; ".join(r) == text]
-            if not text:
-                parts.append("comparable with " + ", ".join(where))
-                continue
-            note = f"{text} ({', '.join(where)})"
-            if note not in notes:
-                notes.append(note)
-            parts.append(f"**not comparable** [{notes.index(note) + 1}]")
-        return ", ".join(parts)
-
-    rows = [
-        [
-            row["source"],
-            row["method"],
-            row["split"],
-            row["protocol"],
-            *(number(row["values"].get(name)) for name in names),
-            mark(row["comparable"]),
-        ]
-        for row in [*content["measured"], *content["printed"]]
-    ]
-    head = ["source", "method", "split", "protocol", "mean DSC (%)", "HD95"]
-    head += [f"{structure} DSC (%)" for structure in content["structures"]]
-    lines = [
-        f"# {content['dataset']}: measured and printed",
-        "",
-        "HD95 of measured rows is in the unit of their protocol (mm for ours, voxels for the papers'); that of printed "
-        "rows is what the paper calls HD or HD95.",
-        "",
-        markdown_table([*head, "comparable"], rows),
-        *(f"[{index}] {note}  " for index, note in enumerate(notes, 1)),
-        "",
-        *(f"- {citation}" for citation in content["citations"]),
-    ]
-    return "\n".join(lines) + "\n"

@@ -46,6 +46,8 @@ def _transunet(prediction: np.ndarray, truth: np.ndarray, _: np.ndarray | None) 
 
 
 def _em(_: np.ndarray, truth: np.ndarray, probability: np.ndarray | None) -> dict[str, float]:
+    if probability is None:
+        raise ValueError("the protocol needs probabilities")
     scores = []
     for threshold in EM_THRESHOLDS:
         predicted = probability > threshold

@@ -1,29 +1,33 @@
 """A whole report from evaluations: tables, comparison, papers' rows, pictures, and one HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.compare import compare, comparison_markdown, write_comparison
-from nnunetv2_levit.evaluation.evaluate import load_evaluation
+from nnunetv2_levit.evaluation.compare import compare, write_comparison
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
-from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers_markdown, tables_of
-from nnunetv2_levit.evaluation.qualitative import draw_panel
-from nnunetv2_levit.evaluation.speed_accuracy import draw_speed_accuracy, printed_points
-from nnunetv2_levit.evaluation.tables import evaluation_markdown
-from nnunetv2_levit.evaluation.training_curves import report as write_curves
-from nnunetv2_levit.files import read_json, write_json, write_text, write_whole
+from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, tables_of
+from nnunetv2_levit.evaluation.qualitative import case_rows, label_names
+from nnunetv2_levit.evaluation.speed_accuracy import load_benchmark, measured_points, printed_points
+from nnunetv2_levit.evaluation.stored import load_evaluation, with_summaries
+from nnunetv2_levit.evaluation.training_curves import write_curves
+from nnunetv2_levit.figures import draw_cases, draw_speed_accuracy
+from nnunetv2_levit.files import check_writable, write_json, write_text, write_whole, written_together
+from nnunetv2_levit.plain_text import markdown_text
+from nnunetv2_levit.tables import comparison_markdown, evaluation_markdown, papers_markdown
+
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
-class Request:
+class ReportRequest:
     """What goes into a report.
 
     Attributes:
-        evaluations: name and result of `evaluate` for each model; the first is the one compared with.
+        evaluations: from the name of each model to its result of `evaluate`; the first is the one compared with.
         images: folder of the evaluated images, for the panel of worst, median and best case.
         curves: fold folders whose training curves are drawn.
         benchmark: JSON of `nnunetv2_levit benchmark`, for speed against accuracy.
@@ -31,7 +35,7 @@ class Request:
         paper_dataset: the dataset's name in the papers; the evaluated dataset's by default.
     """
 
-    evaluations: Sequence[tuple[str, Path]]
+    evaluations: Mapping[str, Path]
     output: Path
     images: Path | None = None
     curves: Sequence[Path] = ()
@@ -40,63 +44,45 @@ class Request:
     paper_dataset: str | None = None
 
 
-def measured_points(
-    evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any], networks: dict[str, str]
-) -> list[dict[str, Any]]:
-    """Points of speed and accuracy measured here, for the evaluations that ``networks`` gives a network of.
-
-    The speed is that of the batch at which plain inference (or the first mode measured) was fastest.
-
-    Raises:
-        UserError: a network that the benchmark has no row of.
-    """
-    points = []
-    for evaluation in evaluations:
-        network = networks.get(evaluation["name"])
-        if network is None:
-            continue
-        rows = [row for row in benchmark["rows"] if row["network"] == network]
-        if not rows:
-            raise UserError(f"the benchmark has no row of {network}: measure it, or name another network")
-        mode = "inference" if "inference" in benchmark["modes"] else benchmark["modes"][0]
-        row = min(rows, key=lambda row: row["seconds_per_image"][mode])
-        points.append(
-            {
-                "name": evaluation["name"],
-                "images_per_second": 1 / row["seconds_per_image"][mode],
-                **{key: row[key] for key in ("network", "batch_size", "patch_size")},
-                "mode": mode,
-                "dsc": 100 * evaluation["mean"]["dice"]["mean"],
-                "parameters_m": row["parameters"] / 1e6,
-            }
-        )
-    return points
-
-
-def write_report(request: Request) -> Path:
-    """Write ``report.html``, ``report.json`` and the tables and pictures within them; returns the page.
+def write_report(request: ReportRequest) -> Path:
+    """Write ``report.html``, ``report.json`` and the tables and pictures within them, or nothing; returns the page.
 
     Raises:
         UserError: a result or picture can't be had, or the models were not evaluated alike.
     """
-    folder = request.output
-    evaluations = [{**load_evaluation(path), "name": name} for name, path in request.evaluations]
-    if not evaluations:
+    if not request.evaluations:
         raise UserError("give at least one result of `nnunetv2_levit evaluate`")
-    names = ", ".join(evaluation["name"] for evaluation in evaluations)
+    if (request.benchmark is None) != (not request.networks):
+        raise UserError("--benchmark and --network belong together: NAME=NETWORK for at least one of the results")
+    check_writable(request.output, folder=True)
+    loaded = [{**load_evaluation(path), "name": name} for name, path in request.evaluations.items()]
+    benchmark = None if request.benchmark is None else load_benchmark(request.benchmark)
+    if request.images is not None and not request.images.is_dir():
+        raise UserError(f"{request.images} is not a folder: give the folder of the evaluated images with --images")
+    with written_together(request.output) as folder:
+        _write(request, [with_summaries(evaluation) for evaluation in loaded], benchmark, folder)
+    return request.output / PAGE
+
+
+def _write(
+    request: ReportRequest, evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any] | None, folder: Path
+) -> None:
+    models = ", ".join(evaluation["name"] for evaluation in evaluations)
     dataset = request.paper_dataset or evaluations[0]["dataset"]
     if request.paper_dataset is not None and not tables_of(dataset):
         raise UserError(f"no transcribed paper has a table about {dataset}")
     content: dict[str, Any] = {
         "kind": "report",
         "made_by": f"nnunetv2_levit {nnunetv2_levit.__version__}",
-        "evaluations": [{key: value for key, value in e.items() if key != "cases"} for e in evaluations],
+        "evaluations": [
+            {key: value for key, value in evaluation.items() if key != "cases"} for evaluation in evaluations
+        ],
     }
-    title = f"{dataset or 'evaluation'}: {names}"
-    parts: list[str | Picture] = [f"# {title}\n"]
+    title = f"{dataset or 'evaluation'}: {models}"
+    parts: list[str | Picture] = [f"# {markdown_text(title)}\n"]
 
     if len(evaluations) > 1:
-        content["comparison"] = compare([(name, [path]) for name, path in request.evaluations])
+        content["comparison"] = compare(request.evaluations)
         write_comparison(content["comparison"], folder)
         parts += [
             _lowered(comparison_markdown(content["comparison"])),
@@ -111,9 +97,9 @@ def write_report(request: Request) -> Path:
         parts.append(_lowered(text))
     if request.images is not None:
         panel = folder / "cases.png"
-        rows: dict[str, Any] = {}
-        write_whole(panel, lambda target: rows.update(draw_panel(evaluations, request.images, target)))
-        content["panel"] = rows
+        rows, names = case_rows(evaluations, request.images), label_names(evaluations[0])
+        write_whole(panel, lambda target: draw_cases(rows, names=names, target=target))
+        content["panel"] = {row.rank: {"case": row.case, "slice": row.place} for row in rows}
         caption = (
             f"Worst, median and best case by {evaluations[0]['name']}'s mean DSC (of the whole case, it stands above "
             "each model); cut to the structures."
@@ -125,11 +111,8 @@ def write_report(request: Request) -> Path:
     panels = []
     if dataset.lower() == "synapse":
         panels.append(("LeViT-UNet, Table 2: Synapse, RTX 3090, as printed", printed_points()))
-    if request.benchmark is not None:
-        benchmark = read_json(request.benchmark, what="a result of `nnunetv2_levit benchmark`")
+    if benchmark is not None:
         points = measured_points(evaluations, benchmark, request.networks or {})
-        if not points:
-            raise UserError("--benchmark needs --network NAME=NETWORK for at least one of the evaluations")
         content["speed"] = points
         panels.append((f"measured: {dataset or 'these cases'}, {benchmark['device']}", points))
     if panels:
@@ -138,9 +121,7 @@ def write_report(request: Request) -> Path:
         parts += ["## Speed and accuracy\n", Picture(picture, "Images per second against mean DSC.")]
 
     write_json(folder / "report.json", content)
-    page = folder / "report.html"
-    write_text(page, html_page(title, parts))
-    return page
+    write_text(folder / PAGE, html_page(title, parts))
 
 
 def _lowered(markdown: str) -> str:

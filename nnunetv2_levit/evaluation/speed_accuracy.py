@@ -1,10 +1,13 @@
-"""Speed against accuracy, after Fig. 1 of the LeViT-UNet paper: one panel as printed, one as measured."""
+"""Speed against accuracy, after Fig. 1 of the LeViT-UNet paper: points as printed, and as measured."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_levit import schemas
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.paper_rows import papers
+from nnunetv2_levit.files import read_json
 
 
 def printed_points() -> list[dict[str, Any]]:
@@ -22,52 +25,62 @@ def printed_points() -> list[dict[str, Any]]:
     ]
 
 
-def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], target: Path) -> None:
-    """Scatter plots as one PNG; each panel has a title and points as `printed_points` gives them.
+def load_benchmark(path: Path) -> dict[str, Any]:
+    """A result of `nnunetv2_levit benchmark` from its JSON.
 
-    The area of a point grows with the number of parameters. Panels are never mixed: other machine, other data.
+    Raises:
+        UserError: there is none, or it is damaged; the sentence names file and place.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import ScalarFormatter
-
-    figure, axes = plt.subplots(1, len(panels), figsize=(7.2 * len(panels), 5.4), squeeze=False)
-    for axis, (title, points) in zip(axes[0], panels, strict=True):
-        speeds = [point["images_per_second"] for point in points]
-        # in the order of their height, names stand above and below in turn; those at the right end, to the left
-        far = max(speeds) / (max(speeds) / min(speeds)) ** 0.1
-        for index, point in enumerate(sorted(points, key=lambda point: point["dsc"])):
-            ours = "LeViT-UNet" in point["name"] or len(points) < 6
-            right = point["images_per_second"] > far
-            axis.scatter(
-                point["images_per_second"],
-                point["dsc"],
-                s=30 + 8 * (point["parameters_m"] or 0),
-                color="C3" if ours else "C0",
-                alpha=0.6,
-                edgecolor="black",
-                linewidth=0.6,
+    content = read_json(path, what="a result of `nnunetv2_levit benchmark`", schema=schemas.BENCHMARK)
+    for index, row in enumerate(content["rows"]):
+        seconds = row["seconds_per_image"]
+        absent = [mode for mode in content["modes"] if mode not in seconds]
+        without_time = {mode for mode in content["modes"] if seconds.get(mode) is None}
+        with_reason = set(row.get("not_measured", without_time))  # older results give no reasons
+        if absent or without_time != with_reason:
+            raise UserError(
+                f"{path}: rows/{index}/seconds_per_image does not have a time, or a reason in not_measured, for each "
+                f"mode ({', '.join(content['modes'])}): run `nnunetv2_levit benchmark` again"
             )
-            axis.annotate(
-                point["name"],
-                (point["images_per_second"], point["dsc"]),
-                xytext=(-6 if right else 6, -12 if index % 2 else 7),
-                textcoords="offset points",
-                horizontalalignment="right" if right else "left",
-                fontsize=8,
+    return content
+
+
+def measured_points(
+    evaluations: Sequence[dict[str, Any]], benchmark: dict[str, Any], networks: dict[str, str]
+) -> list[dict[str, Any]]:
+    """Points of speed and accuracy measured here, for the evaluations that ``networks`` gives a network of.
+
+    The speed is that of the batch at which plain inference (or the first mode measured) was fastest.
+
+    Raises:
+        UserError: a network that the benchmark has no row of, or a name that no evaluation has.
+    """
+    names = [evaluation["name"] for evaluation in evaluations]
+    for name in networks:
+        if name not in names:
+            raise UserError(f"--network names {name!r}, which is none of the results ({', '.join(names)})")
+    points = []
+    for evaluation in evaluations:
+        network = networks.get(evaluation["name"])
+        if network is None:
+            continue
+        mode = "inference" if "inference" in benchmark["modes"] else benchmark["modes"][0]
+        rows = [row for row in benchmark["rows"] if row["network"] == network and row["seconds_per_image"][mode]]
+        if not rows:
+            raise UserError(
+                f"the benchmark has no row of {network} in mode {mode}: measure it, or name another network"
             )
-        axis.set(xlabel="images per second", ylabel="mean DSC (%)")
-        if max(speeds) > 4 * min(speeds):  # a logarithmic axis with less than two ticks says nothing
-            axis.set_xscale("log")
-            axis.xaxis.set_major_formatter(ScalarFormatter())
-            axis.xaxis.set_minor_formatter(ScalarFormatter())
-            axis.tick_params(axis="x", which="minor", labelsize=6)
-        axis.set_title(title, fontsize=9)
-        axis.margins(x=0.22, y=0.12)
-        axis.grid(alpha=0.3, which="both")
-    figure.text(0.01, 0.005, "area of a point: parameters", fontsize=7)
-    figure.tight_layout(rect=(0, 0.02, 1, 1))
-    figure.savefig(target, dpi=110)
-    plt.close(figure)
+        if evaluation["mean"]["dice"]["mean"] is None:
+            raise UserError(f"{evaluation['name']} has no mean DSC to set against its speed: leave out its --network")
+        row = min(rows, key=lambda row: row["seconds_per_image"][mode])
+        points.append(
+            {
+                "name": evaluation["name"],
+                "images_per_second": 1 / row["seconds_per_image"][mode],
+                **{key: row[key] for key in ("network", "batch_size", "patch_size")},
+                "mode": mode,
+                "dsc": 100 * evaluation["mean"]["dice"]["mean"],
+                "parameters_m": row["parameters"] / 1e6,
+            }
+        )
+    return points

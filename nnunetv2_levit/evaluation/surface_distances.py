@@ -56,6 +56,6 @@ def surface_distances(prediction: np.ndarray, truth: np.ndarray, spacing: Sequen
     edges = get_mask_edges(prediction[tuple(box)], truth[tuple(box)], crop=False)
     spacing = tuple(float(size) for size in spacing)
     return SurfaceDistances(
-        prediction_to_truth=get_surface_distance(edges[0], edges[1], spacing=spacing),
-        truth_to_prediction=get_surface_distance(edges[1], edges[0], spacing=spacing),
+        prediction_to_truth=np.asarray(get_surface_distance(edges[0], edges[1], spacing=spacing)),
+        truth_to_prediction=np.asarray(get_surface_distance(edges[1], edges[0], spacing=spacing)),
     )

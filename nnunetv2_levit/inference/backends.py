@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.inference.onednn import with_onednn_linears
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
-from nnunetv2_levit.network_architectures.layer_norm import LayerNorm
-from nnunetv2_levit.network_architectures.pi_block import WindowedMixing
-from nnunetv2_levit.network_architectures.upsampled_convolution import UpsampledConv2d
+from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm
+from nnunetv2_levit.network_architectures.layers.upsampled_convolution import UpsampledConv2d
+from nnunetv2_levit.network_architectures.unet2022.window_attention import WindowedMixing
 
 Backend = Callable[[Tensor], Tensor]
 """Maps images (N, C, h, w) to logits (N, K, h, w) on the same device, for any N from 1."""
@@ -67,7 +67,7 @@ class TorchBackend:
 
     def __init__(self, network: nn.Module, *, device: torch.device, compiled: bool = False) -> None:
         self.memory_format = memory_format(network)
-        network = fold_batch_norm(network).to(device, memory_format=self.memory_format)
+        network = fold_batch_norm(network).to(device).to(memory_format=self.memory_format)
         if device.type == "cuda":
             # of the weights left in fp32 autocast keeps copies for a whole case, if they require gradients
             network = halve_weights(network).requires_grad_()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nnunetv2_levit.inference.backends import Backend
 
-# On a CPU larger batches pay only where freed memory is kept (docs/prediction.md); 64 were not compared on a GPU.
+# On a CPU larger batches pay only where freed memory is kept (docs/lab/prediction.md); 64 were not compared on a GPU.
 LARGEST_BATCH = {"cuda": 64, "cpu": 2}
 BATCH_WITH_KEPT_MEMORY = 4
 MEMORY_SHARE = 0.7  # of what is free; the rest is for results, fragmentation and other programs

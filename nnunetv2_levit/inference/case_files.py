@@ -4,8 +4,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.image_files import check_image_file, read_probabilities
+from nnunetv2_levit.nnunet.dataset_description import number_of_channels
 
 
 @dataclass(frozen=True)
@@ -17,9 +20,14 @@ class Case:
     target: Path
 
     def is_complete(self, file_ending: str, *, probabilities: bool) -> bool:
-        """Whether everything that a prediction writes is there."""
-        endings = (file_ending, ".npz") if probabilities else (file_ending,)
-        return all(Path(f"{self.target}{ending}").is_file() for ending in endings)
+        """Whether everything that a prediction writes is there, to its last byte."""
+        try:
+            check_image_file(Path(f"{self.target}{file_ending}"))
+            if probabilities:
+                read_probabilities(Path(f"{self.target}.npz"))
+        except UserError:
+            return False
+        return True
 
 
 def find_cases(
@@ -64,6 +72,21 @@ def find_cases(
             have, want = (", ".join(f"_{number:04d}" for number in some) for some in (numbers, range(channels)))
             raise UserError(f"{folder}: the case {case.name} has the channel files {have}, and the model needs {want}")
     return cases
+
+
+def cases_for(reader: Callable[[], Any], dataset: dict[str, Any], source: Path, output: Path) -> list[Case]:
+    """Cases of a folder of images for a model with this reader of nnU-Net's and this dataset description.
+
+    Raises:
+        UserError: see `find_cases`.
+    """
+    return find_cases(
+        source,
+        output,
+        file_ending=dataset["file_ending"],
+        channels=number_of_channels(dataset),
+        channels_in=lambda files: len(reader().read_images([str(path) for path in files])[0]),
+    )
 
 
 def select(

@@ -61,6 +61,7 @@ def to_onnx(network: nn.Module, *, in_channels: int, image_size: tuple[int, int]
             )
     finally:
         logger.setLevel(level)
+    assert program is not None  # as dynamo=True
     return program.model_proto.SerializeToString()
 
 

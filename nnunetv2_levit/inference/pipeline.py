@@ -16,8 +16,8 @@ import torch
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from tqdm import tqdm
 
-from nnunetv2_levit.dataset_conversion.nifti import check_complete
-from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.errors import UserError, last_line
+from nnunetv2_levit.image_files import read_images
 from nnunetv2_levit.inference.case_files import Case
 
 AHEAD = 2  # results that may wait beyond one for each worker, as in nnU-Net
@@ -34,6 +34,11 @@ class FailedCasesError(RuntimeError):
         self.reasons = reasons
 
 
+def failure(case: str, reason: str) -> str:
+    """The line that says of one case why it was not predicted."""
+    return f"error: {case} was not predicted: {reason}"
+
+
 @dataclass(frozen=True)
 class Preparation:
     """What the workers need of the model: nnU-Net's plans, configuration and dataset description."""
@@ -45,13 +50,19 @@ class Preparation:
     verbose: bool = False
 
     def preprocess(self, case: Case) -> tuple[np.ndarray, dict]:
-        """Preprocessed image (C, D, H, W) in fp32, and what nnU-Net needs to undo the preprocessing."""
-        for path in case.channels:
-            check_complete(path)
+        """Preprocessed image (C, D, H, W) in fp32, and what nnU-Net needs to undo the preprocessing.
+
+        Raises:
+            UserError: a file that is not whole or can't be read, or NaN or infinite voxels.
+        """
+        image, properties = read_images(case.channels, self.plans_manager.image_reader_writer_class())
+        if len(properties.get("sitk_stuff", {}).get("spacing", ())) > 3:
+            raise UserError(f"{case.channels[0]} has 4 dimensions: store each channel as a file of 3 dimensions")
         preprocessor = self.configuration_manager.preprocessor_class(verbose=self.verbose)
-        data, _, properties = preprocessor.run_case(
-            [str(path) for path in case.channels],
+        data, _, properties = preprocessor.run_case_npy(
+            image,
             None,
+            properties,
             self.plans_manager,
             self.configuration_manager,
             self.dataset_json,
@@ -85,7 +96,7 @@ class Preparation:
 class InProcess(Executor):
     """Runs each task where it is submitted."""
 
-    def submit(self, function, /, *args, **kwargs) -> Future:
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         future: Future = Future()
         try:
             future.set_result(function(*args, **kwargs))
@@ -121,8 +132,7 @@ def one_line(error: BaseException) -> str:
     """The error's last line that says something."""
     if isinstance(error, BrokenProcessPool):
         return "a worker process died, probably for want of memory (fewer workers: -npp, -nps)"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
+    return last_line(error)
 
 
 def _compute(predict: Predict, data: np.ndarray) -> np.ndarray:
@@ -149,10 +159,11 @@ class Pipeline:
 
     def _fail(self, case: Case, error: BaseException) -> None:
         self.reasons[case.name] = one_line(error)
-        tqdm.write(f"error: {case.name} was not predicted: {self.reasons[case.name]}", file=sys.stderr)
+        if self.show_progress:
+            tqdm.write(failure(case.name, self.reasons[case.name]), file=sys.stderr)
 
-    def _prepared(self, cases: Sequence[Case]) -> Iterator[tuple[Case, np.ndarray, dict]]:
-        """Cases in order with their data; the next ones are being read meanwhile."""
+    def _prepared(self, cases: Sequence[Case]) -> Iterator[tuple[Case, np.ndarray | None, dict]]:
+        """Cases in order with their data (None where it can't be had); the next ones are being read meanwhile."""
         waiting: deque[tuple[Case, Future]] = deque()
         remaining = iter(cases)
         ahead = 1 if isinstance(self.preprocessing, InProcess) else self.preprocessing_workers + AHEAD
@@ -166,12 +177,12 @@ class Pipeline:
                 data, properties = future.result()
             except Exception as error:
                 self._fail(case, error)
-                yield case, None, None
+                yield case, None, {}
             else:
                 yield case, data, properties
 
     @staticmethod
-    def _submitted(executor: Executor, function, *arguments) -> Future:
+    def _submitted(executor: Executor, function: Callable[..., Any], *arguments: Any) -> Future:
         try:
             return executor.submit(function, *arguments)
         except BrokenProcessPool as error:

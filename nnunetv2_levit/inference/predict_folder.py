@@ -7,12 +7,14 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import check_writable
+from nnunetv2_levit.image_files import check_image_file
 from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
-from nnunetv2_levit.inference.model_folder import check_model_folder
+from nnunetv2_levit.inference.case_files import Case, cases_for
 from nnunetv2_levit.inference.onnx_backend import require_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
+from nnunetv2_levit.nnunet.model_folder import check_model_folder
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Settings:
     verbose: bool = False
     accumulator: torch.dtype = torch.half
     backend: str = "torch"
+    trust_checkpoint: bool = False
 
 
 def _check(settings: Settings) -> None:
@@ -55,6 +58,22 @@ def _check(settings: Settings) -> None:
         raise UserError("torch finds no MPS device here: use -device cpu")
 
 
+def _check_files(cases: Sequence[Case], *, file_ending: str, settings: Settings) -> None:
+    """Check what nnU-Net's own code, which predicts what is not batched, takes as it is.
+
+    Raises:
+        UserError: an image that is not whole, or a segmentation that counts as done and is not.
+    """
+    for case in cases:
+        for path in case.channels:
+            check_image_file(path)
+        done = Path(f"{case.target}{file_ending}")
+        if settings.continue_prediction and done.exists():
+            probabilities = settings.save_probabilities and done.with_name(f"{case.name}.npz").exists()
+            if not case.is_complete(file_ending, probabilities=probabilities):
+                raise UserError(f"{done} or its .npz is truncated or damaged: remove both, so that they are made anew")
+
+
 def _set_threads(device: str) -> None:
     if device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net does: the other cores are for the workers
@@ -63,25 +82,49 @@ def _set_threads(device: str) -> None:
         torch.set_num_threads(usable or 1)
 
 
-def predict_folder(*, model: Path, source: Path, output: Path, settings: Settings) -> None:
-    """Segment every case of ``source`` into ``output``.
-
-    Raises:
-        UserError: something is missing or unusable; nothing was computed.
-        FailedCasesError: some cases could not be read, predicted or written; all others are done.
-    """
-    _check(settings)
-    set_up_process()  # nnU-Net finds our trainers by it
-    folder = check_model_folder(model, settings.folds, settings.checkpoint)
-    folder.cases(source, output)
+def _check_output(source: Path, output: Path) -> None:
+    """Raise a UserError where the output is no folder of its own; makes nothing yet."""
     if output.exists() and not output.is_dir():
         raise UserError(f"the output {output} is a file: give a folder with -o")
+    if output.is_dir() and output.samefile(source):
+        raise UserError(f"the input and the output are the same folder {output}: give another with -o")
+    check_writable(output, folder=True)
+
+
+def _make_output(output: Path) -> None:
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the output folder {output} can't be made ({error.strerror}): give another with -o") from None
     if not os.access(output, os.W_OK | os.X_OK):
         raise UserError(f"the output folder {output} can't be written: mend its permissions or give another with -o")
+
+
+def _check_previous_stage(needed: str | None, given: Path | None) -> None:
+    """Raise a UserError unless a cascade's second stage, and nothing else, got a folder of the first's predictions."""
+    if needed is not None and given is None:
+        raise UserError(
+            f"this configuration needs the predictions of {needed}: give their folder with -prev_stage_predictions"
+        )
+    if needed is None and given is not None:
+        raise UserError(
+            "-prev_stage_predictions is for the second stage of a cascade, and this model is none: leave it out"
+        )
+    if given is not None and not given.is_dir():
+        raise UserError(f"there is no folder {given} of predictions of {needed} (-prev_stage_predictions)")
+
+
+def predict_folder(*, model: Path, source: Path, output: Path, settings: Settings) -> list[Path]:
+    """Segment every case of ``source`` into ``output``; returns the segmentations, those written before included.
+
+    Raises:
+        UserError: something is missing or unusable; nothing was computed.
+        FailedCasesError: some cases could not be read, predicted or written; all others are done.
+    """
+    _check(settings)
+    folder = check_model_folder(model, settings.folds, settings.checkpoint, trust_checkpoint=settings.trust_checkpoint)
+    cases = cases_for(folder.reader, folder.dataset, source, output)
+    _check_output(source, output)
     _set_threads(settings.device)
     predictor = BatchedPredictor(
         tile_step_size=settings.step_size,
@@ -94,29 +137,36 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
         allow_tqdm=settings.progress_bar,
         accumulator=settings.accumulator,
         backend=settings.backend,
+        trust_checkpoint=settings.trust_checkpoint,
     )
     if settings.device == "cpu" and keep_freed_memory():  # this process is ours, as a caller's of the class is not
         predictor.runner = BatchRunner(predictor.device, BATCH_WITH_KEPT_MEMORY)
     predictor.initialize_from_trained_model_folder(str(model), list(settings.folds), settings.checkpoint)
-    if predictor.configuration_manager.previous_stage_name is not None and settings.previous_stage is None:
-        raise UserError(
-            f"this configuration needs the predictions of {predictor.configuration_manager.previous_stage_name}: "
-            "give their folder with -prev_stage_predictions"
-        )
-    common = dict(
-        save_probabilities=settings.save_probabilities,
-        overwrite=not settings.continue_prediction,
-        folder_with_segs_from_prev_stage=None if settings.previous_stage is None else str(settings.previous_stage),
-    )
+    _check_previous_stage(predictor.configuration_manager.previous_stage_name, settings.previous_stage)
+    if not predictor.is_batched:
+        _check_files(cases, file_ending=folder.dataset["file_ending"], settings=settings)
+    _make_output(output)
+    ending = folder.dataset["file_ending"]
+    written = [Path(f"{case.target}{ending}") for case in cases[settings.part :: settings.parts]]
+    previous_stage = None if settings.previous_stage is None else str(settings.previous_stage)
     if settings.preprocessing_workers == settings.exporting_workers == 0 and not predictor.is_batched:
-        predictor.predict_from_files_sequential(str(source), str(output), **common)
-        return
+        predictor.predict_from_files_sequential(
+            str(source),
+            str(output),
+            settings.save_probabilities,
+            not settings.continue_prediction,
+            previous_stage,
+        )
+        return written
     predictor.predict_from_files(
         str(source),
         str(output),
+        settings.save_probabilities,
+        not settings.continue_prediction,
         num_processes_preprocessing=settings.preprocessing_workers,
         num_processes_segmentation_export=settings.exporting_workers,
         num_parts=settings.parts,
         part_id=settings.part,
-        **common,
+        folder_with_segs_from_prev_stage=previous_stage,
     )
+    return written

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ import torch
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
-from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from torch import nn
 from torch._dynamo import OptimizedModule
 
@@ -17,11 +18,11 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import write_text
 from nnunetv2_levit.inference.backends import Backend, TorchBackend
 from nnunetv2_levit.inference.batching import BatchRunner, release_cached_memory
-from nnunetv2_levit.inference.case_files import Case, select
-from nnunetv2_levit.inference.model_folder import cases_for, check_model_folder
+from nnunetv2_levit.inference.case_files import Case, cases_for, select
 from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
 from nnunetv2_levit.inference.pipeline import Preparation, one_line, pipeline
 from nnunetv2_levit.inference.sliding_window import SlidingWindow
+from nnunetv2_levit.nnunet.trained_model import input_channels, load_trained_model
 
 Folds = Sequence[int | str]
 
@@ -36,12 +37,20 @@ class BatchedPredictor(nnUNetPredictor):
         backend: "torch", or "onnx" for ONNX Runtime on the CPU.
         backends: one for each fold; made by `make_backend` at the first prediction unless set by the caller.
         runner: holds the batch size; give it one for a fixed size.
+        trust_checkpoint: load checkpoints and plans that may run code (see `checkpoints` and `network_classes`).
     """
 
     def __init__(
-        self, *args: Any, accumulator: torch.dtype = torch.half, backend: str = "torch", **kwargs: Any
+        self,
+        *args: Any,
+        accumulator: torch.dtype = torch.half,
+        backend: str = "torch",
+        trust_checkpoint: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        with redirect_stdout(StringIO()):  # nnU-Net remarks on every device but CUDA's
+            super().__init__(*args, **kwargs)
+        self.trust_checkpoint = trust_checkpoint
         self.accumulator, self.backend = accumulator, backend
         self.backends: list[Backend] | None = None
         self.runner = BatchRunner(self.device)
@@ -55,22 +64,27 @@ class BatchedPredictor(nnUNetPredictor):
         """As nnU-Net's.
 
         Raises:
-            UserError: a missing file, an unreadable checkpoint, an unknown trainer, or weights that don't fit.
+            UserError: a missing file, a checkpoint that is unreadable or may run code, an unknown trainer, or weights
+                that don't fit.
         """
         if use_folds is None:
             use_folds = self.auto_detect_available_folds(model_training_output_dir, checkpoint_name)
         folds = [use_folds] if isinstance(use_folds, str) else list(use_folds)
-        check_model_folder(Path(model_training_output_dir), folds, checkpoint_name)
-        try:
-            super().initialize_from_trained_model_folder(model_training_output_dir, folds, checkpoint_name)
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"{checkpoint_name} of the folds {', '.join(map(str, folds))} in {model_training_output_dir} can't be "
-                f"loaded: {one_line(error)}"
-            ) from error
-        self.backends = None
+        trained = load_trained_model(
+            model_training_output_dir,
+            folds=folds,
+            checkpoint=checkpoint_name,
+            trust_checkpoint=self.trust_checkpoint,
+        )
+        self.manual_initialization(
+            trained.network,
+            trained.plans,
+            trained.configuration,
+            [fold.weights for fold in trained.folds],
+            trained.dataset,
+            trained.trainer_name,
+            trained.mirror_axes,
+        )
         if self.is_batched:
             # autotuning, which nnU-Net switches on, would start anew for each number of slices
             torch.backends.cudnn.benchmark = False
@@ -88,7 +102,7 @@ class BatchedPredictor(nnUNetPredictor):
     def make_backend(self, network: nn.Module) -> Backend:
         """The back-end of one fold, whose weights ``network`` holds only until this returns."""
         if self.backend == "onnx":
-            channels = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
+            channels = input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
             patch_size = tuple(self.configuration_manager.patch_size)
             return OnnxBackend(to_onnx(network, in_channels=channels, image_size=patch_size))
         return TorchBackend(network, device=self.device, compiled=isinstance(self.network, OptimizedModule))
@@ -110,13 +124,13 @@ class BatchedPredictor(nnUNetPredictor):
             return super().predict_logits_from_preprocessed_data(data)
         if self.backends is None:
             self.backends = self._make_backends()
-        logits = self._mean_logits(data, self.accumulator)
+        logits = self._mean_logits(self.backends, data, self.accumulator)
         if self.accumulator == torch.half and not torch.isfinite(logits).all():
-            logits = self._mean_logits(data, torch.float32)
+            logits = self._mean_logits(self.backends, data, torch.float32)
         return logits
 
     @torch.inference_mode()
-    def _mean_logits(self, data: torch.Tensor, accumulator: torch.dtype) -> torch.Tensor:
+    def _mean_logits(self, backends: Sequence[Backend], data: torch.Tensor, accumulator: torch.dtype) -> torch.Tensor:
         window = SlidingWindow(
             patch_size=tuple(self.configuration_manager.patch_size),
             num_classes=self.label_manager.num_segmentation_heads,
@@ -127,15 +141,15 @@ class BatchedPredictor(nnUNetPredictor):
             results_on_device=self.perform_everything_on_device,
             accumulator=accumulator,
         )
-        total = window.logits(self.backends[0], data)
-        for backend in self.backends[1:]:
+        total = window.logits(backends[0], data)
+        for backend in backends[1:]:
             total += window.logits(backend, data)
-        if len(self.backends) > 1:
-            total /= len(self.backends)
+        if len(backends) > 1:
+            total /= len(backends)
         if self.verbose:
             print(
                 f"volume {tuple(data.shape)}, patch {window.patch_size}, step {self.tile_step_size}, mirrored along "
-                f"{window.mirror_axes}, {self.runner.batch_size} images at once, {len(self.backends)} folds"
+                f"{window.mirror_axes}, {self.runner.batch_size} images at once, {len(backends)} folds"
             )
         return total
 
@@ -216,7 +230,7 @@ class BatchedPredictor(nnUNetPredictor):
         """Cases of a folder, or of lists of files; named by their files, or as ``target`` lists them."""
         ending = self.dataset_json["file_ending"]
         if isinstance(source, str):
-            cases = cases_for(self.plans_manager, self.dataset_json, Path(source), output)
+            cases = cases_for(self.plans_manager.image_reader_writer_class, self.dataset_json, Path(source), output)
         else:
             cases = []
             for files in source:

@@ -60,7 +60,9 @@ def window_batches(corners: Sequence[tuple[int, int]], slices: int, at_once: int
         yield group
 
 
-def mirrored_mean(runner: BatchRunner, backend: Backend, images: Tensor, mirrorings: Sequence[tuple[int, ...]]):
+def mirrored_mean(
+    runner: BatchRunner, backend: Backend, images: Tensor, mirrorings: Sequence[tuple[int, ...]]
+) -> Tensor:
     """Mean of the logits (N, K, h, w) of ``images`` (N, C, h, w) and of their mirrored copies, flipped back."""
     copies = [torch.flip(images, axes) if axes else images for axes in mirrorings]
     outputs = runner.run(backend, torch.cat(copies) if len(copies) > 1 else images).split(len(images))
@@ -104,7 +106,8 @@ class SlidingWindow:
             if result is None:  # as nnU-Net does where the results do not fit
                 release_cached_memory(self.runner.device)
                 result = self._sums(backend, padded, torch.device("cpu"))
-        return result[(slice(None), *inside[1:])].cpu()
+        without_padding = (slice(None), *inside[1:])
+        return result[without_padding].cpu()
 
     def _importance(self, place: torch.device) -> Tensor:
         if not self.use_gaussian:

@@ -1,8 +1,9 @@
 """Batch norm and layer scale folded into the convolution or linear layer before them, for inference."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from timm.layers import StdConv2d
@@ -12,9 +13,10 @@ from timm.models.levit import ConvNorm, LinearNorm
 from timm.models.res2net import Bottle2neck
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from nnunetv2_levit.network_architectures.upsampled_convolution import UpsampledConv2d
+from nnunetv2_levit.network_architectures.layers.upsampled_convolution import UpsampledConv2d
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, UpsampledConv2d)
@@ -31,31 +33,35 @@ PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
 }
 
 
+Pair = tuple[nn.Module | None, nn.Module | None]
+
+
+@runtime_checkable
+class Precomputing(Protocol):
+    """A module that can keep what it derives from its weights at each call, for a copy whose weights stay."""
+
+    def precompute(self) -> None: ...
+
+
 def _foldable(layer: nn.Module | None, norm: nn.Module | None) -> bool:
     """Exact types only: a subclass may do more (timm's BatchNormAct2d activates, StdConv2d standardises)."""
     return (
         type(layer) in (*CONVOLUTIONS, nn.Linear)
+        and isinstance(norm, _BatchNorm)
         and type(norm) in BATCH_NORMS
         and norm.running_var is not None  # without running statistics each batch is normalised by its own
     )
 
 
-def _folded(layer: nn.Module, norm: nn.Module) -> nn.Module:
+def _folded(layer: Any, norm: Any) -> nn.Module:
+    """One layer that does what both do, of those that `_foldable` accepts."""
     return fuse_linear_bn_eval(layer, norm) if isinstance(layer, nn.Linear) else fuse_conv_bn_eval(layer, norm)
 
 
 def _with_standardised_kernel(convolution: StdConv2d) -> nn.Conv2d:
     """What timm's layer computes from its weight at each call, computed once."""
-    plain = nn.Conv2d(
-        convolution.in_channels,
-        convolution.out_channels,
-        convolution.kernel_size,
-        stride=convolution.stride,
-        padding=convolution.padding,
-        dilation=convolution.dilation,
-        groups=convolution.groups,
-        device="meta",
-    )
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    plain = nn.Conv2d(**{name: getattr(convolution, name) for name in names}, device="meta")
     kernel = convolution.weight.flatten(1)
     variance, mean = torch.var_mean(kernel, dim=1, correction=0, keepdim=True)
     kernel = (kernel - mean) / (variance + convolution.eps).sqrt()
@@ -64,17 +70,18 @@ def _with_standardised_kernel(convolution: StdConv2d) -> nn.Conv2d:
     return plain.train(convolution.training)
 
 
-def _neighbours(modules: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Layers and the norms that follow them, with at most what does nothing in eval mode in between."""
-    yield from pairwise(module for module in modules if type(module) not in NOTHING_IN_EVAL)
+def _neighbours(container: nn.Module) -> Iterator[Pair]:
+    """Children that follow each other, with at most what does nothing in eval mode in between."""
+    # not children(), which leaves out the second of two places of one module
+    yield from pairwise(child for child in container._modules.values() if type(child) not in NOTHING_IN_EVAL)
 
 
-def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
+def _pairs(network: nn.Module) -> Iterator[Pair]:
+    """Modules of which the second normalises what the first returns, where both are there."""
     for module in network.modules():
-        names = getattr(module, "normalised_layers", PAIRS.get(type(module), ()))
-        for names_of_pair in names:
-            layer, norm = (getattr(module, name, None) for name in names_of_pair)
-            if isinstance(layer, nn.ModuleList):
+        for layer_name, norm_name in getattr(module, "normalised_layers", PAIRS.get(type(module), ())):
+            layer, norm = getattr(module, layer_name, None), getattr(module, norm_name, None)
+            if isinstance(layer, nn.ModuleList) and isinstance(norm, nn.ModuleList):
                 yield from zip(layer, norm, strict=True)
             else:
                 yield layer, norm
@@ -82,15 +89,16 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
             yield from _neighbours(module)
         if type(module) is FeatureListNet:  # runs its children in order, and returns the outputs of some
             returned = {module[name] for name in module.return_layers}
-            yield from (pair for pair in _neighbours(module.values()) if pair[0] not in returned)
+            yield from (pair for pair in _neighbours(module) if pair[0] not in returned)
 
 
 def _fold_layer_scale(block: ConvNeXtBlock) -> None:
     """gamma * (W x + b) as (gamma W) x + gamma b."""
-    layer = block.mlp.fc2
-    layer.weight.mul_(block.gamma[:, None])
-    layer.bias.mul_(block.gamma)
-    block.gamma = None
+    layer: Any = block.mlp.fc2
+    if block.gamma is not None:
+        layer.weight.mul_(block.gamma[:, None])
+        layer.bias.mul_(block.gamma)
+        block.gamma = None
 
 
 def _refuse(*_: object, **__: object) -> None:
@@ -110,7 +118,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     replacements: dict[nn.Module, nn.Module] = {}
     for layer, norm in _pairs(folded):
-        if _foldable(layer, norm) and layer not in replacements:
+        if layer is not None and norm is not None and _foldable(layer, norm) and layer not in replacements:
             replacements[layer] = _folded(layer, norm)
             replacements[norm] = nn.Identity()
     for module in folded.modules():
@@ -125,10 +133,10 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
                 parent._modules[name] = replacements[child]
     with torch.no_grad():
         for module in folded.modules():
-            if type(module) is ConvNeXtBlock and module.gamma is not None and not module.use_conv_mlp:
+            if type(module) is ConvNeXtBlock and not module.use_conv_mlp:
                 _fold_layer_scale(module)
     for module in folded.modules():
-        if hasattr(module, "precompute"):
+        if isinstance(module, Precomputing):
             module.precompute()
-    folded.load_state_dict = _refuse
+    folded.load_state_dict = _refuse  # type: ignore[method-assign]
     return folded.requires_grad_(False)

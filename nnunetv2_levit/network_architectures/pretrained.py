@@ -4,9 +4,11 @@ Nothing falls back silently: weights are loaded whole, with a report, or an erro
 """
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.models import adapt_input_conv
@@ -15,6 +17,33 @@ from torch import Tensor, nn
 from nnunetv2_levit.errors import UserError
 
 WEIGHTS_FOLDER_VARIABLE = "nnUNet_levit_weights"
+IMAGENET_SIZE = (224, 224)  # what timm's checkpoints were trained at
+
+# Ends of names in checkpoints that are no weights: a count, and an index table of earlier versions of timm.
+COUNT, INDEX_TABLE = "num_batches_tracked", "attention_bias_idxs"
+
+WeightSource = str | Path
+
+
+@dataclass(frozen=True)
+class PretrainedPart:
+    """One checkpoint of timm that a network takes weights from.
+
+    Attributes:
+        tag: timm's name of it.
+        renaming: pairs of a regular expression for names in the network's state dict and the name of the same tensor in
+            the checkpoint; the first expression that matches the whole name holds.
+    """
+
+    tag: str
+    renaming: tuple[tuple[str, str], ...]
+
+    def timm_name(self, name: str) -> str | None:
+        """Name in the checkpoint of a tensor of the network; None for what the checkpoint does not hold."""
+        for pattern, replacement in self.renaming:
+            if match := re.fullmatch(pattern, name):
+                return match.expand(replacement)
+        return None
 
 
 @dataclass
@@ -31,7 +60,20 @@ class LoadReport:
     random: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
 
+    @classmethod
+    def merged(cls, reports: "Sequence[LoadReport]") -> "LoadReport":
+        """One report of several checkpoints that went into one module."""
+        adapted = {name: done for report in reports for name, done in report.adapted.items()}
+        return cls(
+            source=" + ".join(report.source for report in reports),
+            loaded=[name for report in reports for name in report.loaded],
+            adapted=adapted,
+            random=[name for name in reports[0].random if all(name in report.random for report in reports)],
+            unused=[name for report in reports for name in report.unused],
+        )
+
     def summary(self) -> str:
+        """One line for a log."""
         adapted = "; ".join(sorted(set(self.adapted.values()))) or "none"
         unused = ", ".join(sorted({name.split(".")[0] for name in self.unused})) or "-"
         random = ", ".join(sorted({".".join(name.split(".")[:2]) for name in self.random})) or "-"
@@ -47,7 +89,7 @@ def weights_folder() -> Path:
     return Path(folder) if folder else Path.home() / ".cache" / "nnunetv2_levit"
 
 
-def find_weights(source: str | Path) -> Path:
+def find_weights(source: WeightSource) -> Path:
     """Path of a weight file: ``source`` itself if it is a file, else a timm tag's file in the weights folder, else the
     Hugging Face hub's cache or the hub.
 
@@ -88,7 +130,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state = load_file(path)
+            state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -104,10 +146,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def adapt_first_convolution(kernel: Tensor, in_channels: int) -> tuple[Tensor, str | None]:
+def adapt_first_convolution(kernel: Tensor, in_channels: int) -> tuple[Tensor, str]:
     """timm's rule for another channel count (one channel: kernels summed), and what was done."""
-    if kernel.shape[1] == in_channels:
-        return kernel, None
     note = f"first convolution from {kernel.shape[1]} to {in_channels} channels"
     return adapt_input_conv(in_channels, kernel), note
 
@@ -115,49 +155,50 @@ def adapt_first_convolution(kernel: Tensor, in_channels: int) -> tuple[Tensor, s
 Adapt = Callable[[str, Tensor, Tensor], tuple[Tensor, str | None]]
 
 
-def copy_weights(
-    module: nn.Module,
-    state: dict[str, Tensor],
-    *,
-    names: dict[str, str],
-    path: Path,
-    needed: str,
-    adapt: Adapt | None = None,
-) -> LoadReport:
-    """Copy tensors of a checkpoint into ``module``: all those in ``names``, or none.
+def _fitted(value: Tensor, target: Tensor) -> Tensor | None:
+    """The tensor as the target takes it, a 1x1 convolution as a linear layer too; None where shapes differ."""
+    if value.ndim == 4 and target.ndim == 2 and value.shape[2:] == (1, 1):
+        value = value[:, :, 0, 0]
+    return value if value.shape == target.shape else None
+
+
+def copy_weights(module: nn.Module, path: Path, *, part: PretrainedPart, adapt: Adapt) -> LoadReport:
+    """Copy tensors of a checkpoint file into ``module``: all those that ``part`` names, or none.
 
     Args:
-        names: from a name in the module's state dict to the one in ``state``.
-        path, needed: the file, and the checkpoint to use instead, for error messages.
-        adapt: given the target's name, the source tensor and the target tensor, returns the tensor to load and what
-            was done to it (None for nothing).
+        adapt: given the name in the module, the tensor of the checkpoint and the one in the module, returns the tensor
+            to load and what was done to it (None for nothing).
 
     Raises:
-        UserError: a tensor is missing in the file or has another shape.
+        UserError: the file can't be read, lacks a tensor, or has one of another shape.
     """
-    wanted = module.state_dict()
+    state, wanted = read_state_dict(path), module.state_dict()
+    use = f"use the checkpoint {part.tag}"
     report = LoadReport(source=str(path))
-    for target, source in names.items():
+    used = set()
+    for name, target in wanted.items():
+        source = part.timm_name(name)
+        if source is None or (source.endswith(COUNT) and source not in state):
+            report.random.append(name)
+            continue
         if source not in state:
             raise UserError(
-                f"the weight file {path} lacks {source}: the checkpoint {needed} is needed, with timm's names"
+                f"the weight file {path} lacks {source}: the checkpoint {part.tag} is needed, with timm's names"
             )
-        value = state[source]
-        if adapt is not None:
-            value, done = adapt(target, value, wanted[target])
-            if done is not None:
-                report.adapted[target] = done
-        if value.ndim == 4 and wanted[target].ndim == 2 and value.shape[2:] == (1, 1):
-            value = value[:, :, 0, 0]  # a linear layer stored as a 1x1 convolution
-        if value.shape != wanted[target].shape:
+        try:
+            value, done = adapt(name, state[source], target)
+        except UserError as error:
+            raise UserError(f"{source} in {path} does not fit ({error}): {use}") from error
+        fitted = _fitted(value, target)
+        if fitted is None:
             raise UserError(
-                f"{source} in {path} has shape {tuple(value.shape)} where {tuple(wanted[target].shape)} is needed: use "
-                f"the checkpoint {needed}"
+                f"{source} in {path} has shape {tuple(value.shape)} where {tuple(target.shape)} is needed: {use}"
             )
-        wanted[target] = value
-        report.loaded.append(target)
-    report.random = [name for name in wanted if name not in names]
-    used = set(names.values())
-    report.unused = [name for name in state if name not in used]
+        if done is not None:
+            report.adapted[name] = done
+        wanted[name] = fitted
+        report.loaded.append(name)
+        used.add(source)
+    report.unused = [name for name in state if name not in used and not name.endswith(INDEX_TABLE)]
     module.load_state_dict(wanted)
     return report

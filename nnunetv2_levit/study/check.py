@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit.environment import dataset_folder, nnunet_folder, set_up_process
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
+from nnunetv2_levit.nnunet.environment import dataset_folder, nnunet_folder, set_up_process
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import Model, models_of
-from nnunetv2_levit.study.state import State, test_cases
+from nnunetv2_levit.study.state import State, description_of, test_cases
 
 BYTES_OF_A_PARAMETER = 12
 """In a checkpoint: the weight and up to two moments of the optimizer, in fp32."""
@@ -34,11 +35,11 @@ def _plans(study: Study) -> dict[str, Any]:
     path = folder / f"{study.plans}.json"
     if not path.is_file():
         raise UserError(f"there are no plans {path}: run `nnUNetv2_plan_and_preprocess -d {study.dataset}` first")
-    plans = read_json(path, what="nnU-Net's plans")
-    configurations = plans.get("configurations", {}) if isinstance(plans, dict) else {}
+    plans = read_json(path, what="nnU-Net's plans", schema=schemas.PLANS_TO_CONFIGURE)
+    configurations = plans["configurations"]
     for name in study.configurations:
         if name not in configurations:
-            raise UserError(f"{path} has no configuration {name}: choose among {', '.join(configurations) or 'none'}")
+            raise UserError(f"{path} has no configuration {name}: choose among {', '.join(configurations)}")
     return plans
 
 
@@ -47,11 +48,11 @@ def _splits(study: Study) -> list[dict[str, list[str]]]:
     folder = dataset_folder("nnUNet_preprocessed", study.dataset, advice="preprocess the dataset first")
     path = folder / "splits_final.json"
     if path.is_file():
-        return read_json(path, what="nnU-Net's splits")
+        return read_json(path, what="nnU-Net's splits", schema=schemas.SPLITS)
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
     labels = folder / "gt_segmentations"
-    ending = read_json(folder / "dataset.json", what="nnU-Net's dataset.json")["file_ending"]
+    ending = description_of(study)["file_ending"]
     cases = sorted(path.name.removesuffix(ending) for path in labels.glob(f"*{ending}")) if labels.is_dir() else []
     if len(cases) < 5:
         raise UserError(f"{labels} holds the labels of {len(cases)} cases, too few for nnU-Net's five folds")
@@ -71,16 +72,17 @@ def write_splits(study: Study) -> None:
         write_json(folder / "splits_final.json", _splits(study), indent=4)
 
 
-def _trainer(study: Study, name: str) -> type:
+def _trainer(study: Study, name: str) -> Any:
+    """The trainer's class."""
     from nnunetv2_levit.trainers import naming
 
     if naming.family_of(name) is not None:
+        naming.check_canonical(name)
         return naming.trainer_class(name)
-    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+    from nnunetv2_levit.nnunet.trainer_classes import find_trainer_class
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return recursive_find_trainer_class_by_name(name)
+        return find_trainer_class(name)
     except (RuntimeError, AssertionError, ImportError):
         raise UserError(
             f"{study.file}: nnU-Net finds no trainer {name}: check [study] trainers (`nnunetv2_levit trainers` lists "
@@ -109,8 +111,7 @@ def _facts(study: Study, model: Model) -> ModelFacts:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     trainer = _trainer(study, model.trainer)
-    folder = dataset_folder("nnUNet_preprocessed", study.dataset, advice="preprocess the dataset first")
-    description = read_json(folder / "dataset.json", what="nnU-Net's dataset.json")
+    description = description_of(study)
     plans = PlansManager(_plans(study))
     configuration = plans.get_configuration(model.configuration)
     if hasattr(trainer, "network_name") and len(configuration.patch_size) != 2:
@@ -137,7 +138,7 @@ def _facts(study: Study, model: Model) -> ModelFacts:
     return ModelFacts(parameters, _epochs(trainer))
 
 
-def _epochs(trainer: type) -> int | None:
+def _epochs(trainer: Any) -> int | None:
     recipe = getattr(trainer, "recipe", None)
     if recipe is not None:
         return getattr(trainer, "num_epochs_override", None) or recipe.num_epochs
@@ -201,7 +202,8 @@ def check(study: Study, states: dict[str, State] | None = None) -> dict[Model, M
         _data(study, configuration)
     if study.test is not None:
         cases, ending = test_cases(study)
-        _test_labels(study, cases, ending)
+        if study.test.labels is not None:
+            _test_labels(study, study.test.labels, cases, ending)
         if len(cases) < study.prediction.parts:
             raise UserError(f"{study.file}: [prediction] parts is {study.prediction.parts}, for {len(cases)} images")
     _measures(study)
@@ -220,10 +222,7 @@ def check(study: Study, states: dict[str, State] | None = None) -> dict[Model, M
     return facts
 
 
-def _test_labels(study: Study, cases: list[str], ending: str) -> None:
-    labels = study.test.labels
-    if labels is None:
-        return
+def _test_labels(study: Study, labels: Path, cases: list[str], ending: str) -> None:
     if not labels.is_dir():
         raise UserError(f"{study.file}: [test] labels names {labels}, which is not a folder")
     present = {path.name.removesuffix(ending) for path in labels.iterdir() if path.name.endswith(ending)}

@@ -2,17 +2,18 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.environment import dataset_folder
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 EXECUTORS = ("local", "slurm", "print")
@@ -42,7 +43,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is measured; see `evaluation.evaluate.Request`. ``metrics`` are those of the page's first table."""
+    """What is measured; see `evaluation.evaluate.evaluate`. ``metrics`` are those of the page's first table."""
 
     metrics: tuple[str, ...] = ("dice", "hd95")
     tolerance: float = 2.0
@@ -354,14 +355,14 @@ _TABLES: dict[str, Callable[[_Table], Any]] = {
 }
 
 
-def job_environment(study: Study, *, seed: int | None = None) -> dict[str, str]:
-    """Environment of a job: this process's, the file's, and where a training of ``seed`` keeps its results."""
-    from nnunetv2_levit.environment import VARIABLE, with_plugin
-    from nnunetv2_levit.study.jobs import results_folder
+def job_environment(study: Study, *, seed: int) -> dict[str, str]:
+    """Environment of a job: this process's, the file's, and where trainings of ``seed`` keep their results."""
+    from nnunetv2_levit.nnunet.environment import VARIABLE, with_plugin
+    from nnunetv2_levit.study.jobs import NONE, results_folder
 
     environment = {**os.environ, **study.environment}
     environment[VARIABLE] = with_plugin(environment.get(VARIABLE))
-    if seed is not None:
+    if seed != NONE:
         environment["nnUNet_results"] = str(results_folder(study, seed))
         environment["nnUNet_levit_seed"] = str(seed)
     return environment

@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2_levit.study.file import Study
 
 KINDS = ("train", "predict", "evaluate", "report")
+NONE = -1
 
 
 @dataclass(frozen=True)
@@ -22,26 +23,30 @@ class Model:
         return f"{self.trainer}__{plans}__{self.configuration}"
 
 
+ALL_MODELS = Model("", "")
+"""The model of a job that is of all of them, such as the report."""
+
+
 @dataclass(frozen=True)
 class Job:
-    """One program to run. Of ``seed``, ``fold`` and ``part`` those are set that its kind has."""
+    """One program to run. ``model`` is `ALL_MODELS`, and a number `NONE`, where its kind has no such thing."""
 
     kind: str
-    model: Model | None = None
-    seed: int | None = None
-    fold: int | None = None
-    part: int | None = None
+    model: Model = ALL_MODELS
+    seed: int = NONE
+    fold: int = NONE
+    part: int = NONE
 
     @cached_property
     def id(self) -> str:
         """A name that is also a file name, such as ``train-LeViTUNetTrainer-2d-seed0-fold1``."""
         words = [self.kind]
-        if self.model is not None:
+        if self.model != ALL_MODELS:
             words += [self.model.trainer, self.model.configuration]
         words += [
             f"{word}{number}"
             for word, number in (("seed", self.seed), ("fold", self.fold), ("part", self.part))
-            if number is not None
+            if number != NONE
         ]
         return "-".join(words)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_levit.study import attempts
 from nnunetv2_levit.study.file import Study, job_environment
@@ -237,7 +238,7 @@ class _Handlers:
 
     def __init__(self, queue: LocalQueue) -> None:
         self.queue = queue
-        self.previous: dict[int, object] = {}
+        self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():

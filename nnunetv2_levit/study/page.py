@@ -1,14 +1,17 @@
 """Sentences, tables and pictures of the study's page."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit.evaluation.case_metrics import EMPTY_RULES, PERCENTAGES
+from nnunetv2_levit.evaluation.case_metrics import EMPTY_RULES
 from nnunetv2_levit.evaluation.html_page import Picture
-from nnunetv2_levit.evaluation.tables import heading, markdown_table, number
+from nnunetv2_levit.figures import draw_training_curves
 from nnunetv2_levit.files import write_whole
+from nnunetv2_levit.plain_text import Markup, markdown_table
 from nnunetv2_levit.study.file import METRICS, Study
+from nnunetv2_levit.tables import PERCENTAGES, interval, metric_heading, number
 
 TITLES = {"test": "Test images", "validation": "Validation, all folds"}
 ANSWERED = ("dice", "hd95")
@@ -23,16 +26,12 @@ def lowered(markdown: str) -> str:
     return "\n".join("#" + line if line.startswith("#") else line for line in markdown.split("\n"))
 
 
-def _facts(evaluation: dict[str, Any]) -> tuple[str, float, int]:
-    return evaluation["unit"], evaluation["tolerance"], evaluation["dimensions"]
-
-
 def _cell(summary: dict[str, Any], metric: str) -> str:
     percent = metric in PERCENTAGES
     text = number(summary["mean"], percent=percent)
     if summary["ci95"] is not None:
-        text += " [" + ", ".join(number(end, percent=percent) for end in summary["ci95"]) + "]"
-    return text
+        text += f" {interval(summary['ci95'], percent=percent)}"
+    return Markup(text)
 
 
 def models_table(
@@ -42,7 +41,6 @@ def models_table(
     seconds: dict[str, float | None],
 ) -> str:
     """A row a model: the mean over structures with its interval, parameters and seconds an epoch."""
-    facts = _facts(evaluations[0])
     rows = []
     for evaluation in evaluations:
         name = evaluation["name"]
@@ -55,19 +53,18 @@ def models_table(
                 "–" if epoch is None else f"{epoch:.1f}",
             ]
         )
-    head = ["model", *(f"mean {heading(metric, *facts)}" for metric in metrics)]
+    head = ["model", *(f"mean {metric_heading(metric, evaluations[0])}" for metric in metrics)]
     return markdown_table([*head, "parameters (M)", "seconds an epoch"], rows)
 
 
 def structures_table(evaluations: Sequence[dict[str, Any]]) -> str:
     """A row a model and structure."""
-    facts = _facts(evaluations[0])
     rows = [
         [evaluation["name"], structure, *(_cell(summary[metric], metric) for metric in METRICS)]
         for evaluation in evaluations
         for structure, summary in evaluation["summary"].items()
     ]
-    return markdown_table(["model", "structure", *(heading(metric, *facts) for metric in METRICS)], rows)
+    return markdown_table(["model", "structure", *(metric_heading(metric, evaluations[0]) for metric in METRICS)], rows)
 
 
 def empty_table(evaluations: Sequence[dict[str, Any]]) -> str:
@@ -100,13 +97,14 @@ def answer_sentence(comparison: dict[str, Any] | None, evaluations: Sequence[dic
             f"No model differs from {reference} beyond chance in mean DSC or HD95 ({patients} patients, Holm's p at "
             f"least {LEVEL:g})."
         )
-    facts = (comparison["unit"], comparison["tolerance"], comparison["dimensions"])
     findings = []
     for row in clear:
         percent = row["metric"] in PERCENTAGES
-        low, high = (number(end, percent=percent, sign=True) for end in row["ci95"])
         change = number(row["mean"], percent=percent, sign=True)
-        findings.append(f"{row['model']} in mean {heading(row['metric'], *facts)} by {change} [{low}, {high}]")
+        findings.append(
+            f"{row['model']} in mean {metric_heading(row['metric'], comparison)} by {change} "
+            f"{interval(row['ci95'], percent=percent, sign=True)}"
+        )
     rest = "; nothing else does" if len(clear) < len(rows) else ""
     return (
         f"Beyond chance (Holm's p < {LEVEL:g}, {patients} patients) these differ from {reference}: "
@@ -115,10 +113,12 @@ def answer_sentence(comparison: dict[str, Any] | None, evaluations: Sequence[dic
     )
 
 
+def _draw_curves(runs: Sequence[dict[str, Any]], target: Path) -> None:
+    draw_training_curves(runs, structures=[], target=target)
+
+
 def curve_parts(study: Study, curves: dict[str, Any], folder: Path) -> list[str | Picture]:
     """Training curves, some runs a picture."""
-    from nnunetv2_levit.evaluation.training_curves import draw
-
     parts: list[str | Picture] = ["## Training\n"]
     runs = list(curves.values())
     if len(runs) > (most := CURVES_IN_A_PICTURE * MOST_PICTURES):
@@ -127,19 +127,18 @@ def curve_parts(study: Study, curves: dict[str, Any], folder: Path) -> list[str 
     for start in range(0, len(runs), CURVES_IN_A_PICTURE):
         some = runs[start : start + CURVES_IN_A_PICTURE]
         picture = folder / f"curves_{start // CURVES_IN_A_PICTURE + 1}.png"
-        write_whole(picture, lambda target, some=some: draw(some, target))
+        write_whole(picture, partial(_draw_curves, some))
         parts.append(Picture(picture, "Losses and pseudo Dice, read from nnU-Net's logs."))
     return parts
 
 
 def definitions(evaluation: dict[str, Any], study: Study) -> str:
     """What every word of the page means, once."""
-    facts = _facts(evaluation)
     seeds = "one seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds, each case's values averaged over them"
     lines = [
         "## Definitions",
         "",
-        *(f"- {heading(metric, *facts)}: {evaluation['definitions'][metric]}." for metric in METRICS),
+        *(f"- {metric_heading(metric, evaluation)}: {evaluation['definitions'][metric]}." for metric in METRICS),
         *(f"- A structure that is {kind}: {rule}." for kind, rule in EMPTY_RULES.items()),
         "- Mean: over structures, of the means over cases.",
         f"- [Interval]: {evaluation['interval']}.",

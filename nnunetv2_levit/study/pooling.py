@@ -5,14 +5,15 @@ from typing import Any
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.case_metrics import METRICS
-from nnunetv2_levit.evaluation.evaluate import summaries
+from nnunetv2_levit.evaluation.summaries import summaries
 
 PER_SEED = ("predictions", "protocol", "summary", "mean", "empty", "cases")
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     # as `compare.pooled`: a seed without a value (a structure it missed has no distance) leaves no average
-    return None if any(value is None for value in values) else sum(values) / len(values)
+    defined = [value for value in values if value is not None]
+    return None if len(defined) < len(values) else sum(defined) / len(values)
 
 
 def _presence(kinds: Sequence[str]) -> str:

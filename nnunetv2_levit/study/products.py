@@ -4,9 +4,10 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
-from nnunetv2_levit.environment import dataset_folder
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import (
     Job,
@@ -15,7 +16,7 @@ from nnunetv2_levit.study.jobs import (
     model_name,
     prediction_folder,
 )
-from nnunetv2_levit.study.state import test_cases, test_files
+from nnunetv2_levit.study.state import test_cases, test_files, test_images
 
 
 def predict(study: Study, job: Job, device: str) -> None:
@@ -51,7 +52,7 @@ def predict(study: Study, job: Job, device: str) -> None:
         try:
             predict_folder(
                 model=model_folder(study, job.model, job.seed),
-                source=study.test.images,
+                source=test_images(study),
                 output=Path(partial),
                 settings=settings,
             )
@@ -70,14 +71,12 @@ def evaluate(study: Study, job: Job) -> None:
     Raises:
         UserError: see `evaluation.evaluate.evaluate`.
     """
-    from nnunetv2_levit.evaluation.evaluate import Request
     from nnunetv2_levit.evaluation.evaluate import evaluate as measure
-    from nnunetv2_levit.evaluation.tables import write_evaluation
 
     asked = study.evaluation
     preprocessed = dataset_folder("nnUNet_preprocessed", study.dataset, advice="preprocess it")
     raw = Path(os.environ.get("nnUNet_raw", "")) / study.dataset  # noqa: SIM112 (nnU-Net's name)
-    common = dict(
+    common: dict[str, Any] = dict(
         name=model_name(study, job.model),
         tolerance=asked.tolerance,
         patient_pattern=asked.patient_pattern,
@@ -86,21 +85,21 @@ def evaluate(study: Study, job: Job) -> None:
     )
     folder = evaluation_folder(study, job.model, job.seed)
     if study.test is not None and study.test.labels is not None:
-        request = Request(
+        measure(
             predictions=prediction_folder(study, job.model, job.seed),
             truth=study.test.labels,
             protocol=asked.protocol,
+            output=folder / "test",
             **common,
         )
-        write_evaluation(measure(request), folder / "test")
     truth = preprocessed / "gt_segmentations"
     # the protocol's probabilities are those of the test images; nnU-Net's validation saves none
     protocol = None if study.test is not None else asked.protocol
-    request = Request(
+    measure(
         model=model_folder(study, job.model, job.seed),
         truth=truth if truth.is_dir() else None,
-        folds=tuple(str(fold) for fold in study.folds),
+        folds=study.folds,
         protocol=protocol,
+        output=folder / "validation",
         **common,
     )
-    write_evaluation(measure(request), folder / "validation")

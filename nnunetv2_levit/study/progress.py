@@ -9,12 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from nnunetv2_levit.evaluation.training_curves import EPOCH, NUMBER, PSEUDO_DICE, SCALARS
+from nnunetv2_levit.evaluation.training_curves import EPOCH, PSEUDO_DICE, SCALARS
 
 TAIL = 16 * 1024
 FACTS = "study_training.json"
 CHECKPOINTS = ("checkpoint_latest.pth", "checkpoint_best.pth")
 FINAL = "checkpoint_final.pth"
+NUMBER = re.compile(r"(?<!\w)(?:-?\d+\.?\d*(?:e[+-]?\d+)?|nan)")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from nnunetv2_levit.study.check import ModelFacts
 from nnunetv2_levit.study.file import Study
-from nnunetv2_levit.study.jobs import KINDS, Job, Model, needs
+from nnunetv2_levit.study.jobs import ALL_MODELS, KINDS, Job, Model, needs
 from nnunetv2_levit.study.state import BLOCKED, DONE, FAILED, INTERRUPTED, WAITING, State
 from nnunetv2_levit.study.time_limits import Limits, limits_by_model, longest
 from nnunetv2_levit.study.work import STOPPED
@@ -97,9 +97,9 @@ def submission_lines(study: Study, states: Mapping[str, State], facts: Mapping[M
         left = (WAITING, INTERRUPTED, FAILED, BLOCKED)
         renewed = kind == "report" and bool(arrays)  # a page of what could be had so far counts as done
         wanted = [s.job for s in states.values() if s.job.kind == kind and (s.name in left or renewed)]
-        groups = dict.fromkeys(job.model for job in wanted) if kind == "train" else [None]
+        groups = dict.fromkeys(job.model for job in wanted) if kind == "train" else [ALL_MODELS]
         for number, model in enumerate(groups, 1):
-            jobs = [job for job in wanted if model is None or job.model == model]
+            jobs = [job for job in wanted if model in (ALL_MODELS, job.model)]
             for part, some in enumerate(_chunks(jobs, study.slurm.array_size), 1):
                 name = f"{kind}_{number}" + (f"_{part}" if len(jobs) > study.slurm.array_size else "")
                 needed = [n.id for job in some for n in needs(study, job) if states[n.id].name != DONE]

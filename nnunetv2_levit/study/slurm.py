@@ -21,7 +21,7 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.study import attempts
 from nnunetv2_levit.study.check import ModelFacts
 from nnunetv2_levit.study.file import Study, job_environment, load_study
-from nnunetv2_levit.study.jobs import KINDS, Job, Model, attempts_file, jobs_of, needs
+from nnunetv2_levit.study.jobs import ALL_MODELS, KINDS, Job, Model, attempts_file, jobs_of, needs
 from nnunetv2_levit.study.local_queue import cancelled_since, forgiven
 from nnunetv2_levit.study.locks import Lock, slurm_job_id
 from nnunetv2_levit.study.state import DONE, INTERRUPTED, WAITING, State, StudyFiles
@@ -275,8 +275,8 @@ def _submit(
     new: dict[str, str] = {}
     for kind in KINDS:
         wanted = [s.job for s in states.values() if s.job.kind == kind and s.name in (WAITING, INTERRUPTED)]
-        for model in dict.fromkeys(job.model for job in wanted) if kind == "train" else [None]:
-            jobs = [job for job in wanted if model is None or job.model == model]
+        for model in dict.fromkeys(job.model for job in wanted) if kind == "train" else [ALL_MODELS]:
+            jobs = [job for job in wanted if model in (ALL_MODELS, job.model)]
             for some in _chunks(jobs, study.slurm.array_size):
                 after = _all_numbers(study, some, {**alive, **new}, states)
                 numbers = _submit_array(study, some, limits.get(model, longest(limits)), after)

@@ -5,10 +5,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from nnunetv2_levit.environment import dataset_folder
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
+from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.study import attempts
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import (
@@ -122,7 +124,7 @@ class StudyFiles:
         """One job's state, given those of the jobs that it needs."""
         needed = [upstream[other.id] for other in needs(self.study, job)]
         made = self.made(job)
-        facts = {"progress": self.progress(job)} if progress else {}
+        facts: dict[str, Any] = {"progress": self.progress(job)} if progress else {}
         lock = lock_file(self.study, job)
         if self._may_exist(lock) and (holder := holder_of(lock)) is not None:
             return State(job, RUNNING, where=str(holder), attempts=self._attempts(job), **facts)
@@ -138,7 +140,7 @@ class StudyFiles:
             return State(job, QUEUED, where=self.queued[job.id], attempts=self._attempts(job), **facts)
         return self._idle_state(job, needed, facts)
 
-    def _idle_state(self, job: Job, needed: list[State], facts: dict[str, Progress]) -> State:
+    def _idle_state(self, job: Job, needed: list[State], facts: dict[str, Any]) -> State:
         several = self._several(job)
         broken = [other for other in needed if other.name in (FAILED, BLOCKED)]
         if broken and job.kind != "report":
@@ -177,15 +179,31 @@ def _oldest(files: list[Path]) -> float | None:
         return None
 
 
+def description_of(study: Study) -> dict[str, Any]:
+    """nnU-Net's description of the dataset.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    folder = dataset_folder("nnUNet_preprocessed", study.dataset, advice="preprocess the dataset")
+    return read_json(folder / "dataset.json", what="nnU-Net's dataset.json", schema=schemas.DATASET_WITH_IMAGES)
+
+
+def test_images(study: Study) -> Path:
+    """The folder of the test images, for jobs that a study without them does not have."""
+    if study.test is None:
+        raise ValueError("a study without test images has no such job")
+    return study.test.images
+
+
 def test_cases(study: Study) -> tuple[list[str], str]:
     """Names of the test cases and their file ending, from the folder and the dataset's description.
 
     Raises:
         UserError: no such folder, or no images of the dataset's kind in it.
     """
-    folder = dataset_folder("nnUNet_preprocessed", study.dataset, advice="preprocess the dataset")
-    ending = read_json(folder / "dataset.json", what="nnU-Net's dataset.json")["file_ending"]
-    images = study.test.images
+    ending = description_of(study)["file_ending"]
+    images = test_images(study)
     if not images.is_dir():
         raise UserError(f"{study.file}: [test] images names {images}, which is not a folder")
     pattern = re.compile(rf"(.+)_\d{{4}}{re.escape(ending)}")

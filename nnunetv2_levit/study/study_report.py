@@ -7,12 +7,12 @@ from typing import Any
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.compare import compare, comparison_table, write_comparison
-from nnunetv2_levit.evaluation.evaluate import load_evaluation
+from nnunetv2_levit.evaluation.compare import compare, write_comparison
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
-from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers_markdown, tables_of
-from nnunetv2_levit.evaluation.tables import protocol_table, write_evaluation
+from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, tables_of
+from nnunetv2_levit.evaluation.stored import load_evaluation, write_evaluation
 from nnunetv2_levit.files import write_json, write_text
+from nnunetv2_levit.plain_text import markdown_text
 from nnunetv2_levit.study import page
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import (
@@ -28,6 +28,7 @@ from nnunetv2_levit.study.jobs import (
 from nnunetv2_levit.study.pooling import pool_seeds
 from nnunetv2_levit.study.progress import read_facts
 from nnunetv2_levit.study.state import DONE, State, StudyFiles
+from nnunetv2_levit.tables import comparison_table, papers_markdown, protocol_table
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _missing(study: Study, states: dict[str, State]) -> list[str]:
 def _comparison(study: Study, compared: Compared) -> dict[str, Any] | None:
     if len(compared.models) < 2:
         return None
-    return compare([(evaluation["name"], compared.results[m]) for m, evaluation in compared.models.items()])
+    return compare({evaluation["name"]: compared.results[m] for m, evaluation in compared.models.items()})
 
 
 def write_study_report(study: Study) -> Path:
@@ -143,7 +144,7 @@ def write_study_report(study: Study) -> Path:
         "missing": missing,
         "sets": {},
     }
-    parts: list[str | Picture] = [f"# {study.name}\n"]
+    parts: list[str | Picture] = [f"# {markdown_text(study.name)}\n"]
     details: list[str | Picture] = []
     for compared in several:
         evaluations = list(compared.models.values())
@@ -157,11 +158,11 @@ def write_study_report(study: Study) -> Path:
         parts += [
             f"## {page.TITLES[compared.kind]}\n",
             page.models_table(evaluations, study.evaluation.metrics, parameters, timing),
-            f"\n{answer}\n",
+            f"\n{markdown_text(answer)}\n",
         ]
         details += _details(study, compared, comparison, folder / compared.kind)
     if missing:
-        parts.append("## What is missing\n\n" + "\n".join(f"- {line}" for line in missing) + "\n")
+        parts.append("## What is missing\n\n" + "\n".join(f"- {markdown_text(line)}" for line in missing) + "\n")
     parts += details
     papers = _papers(study, several[0])
     if papers is not None:
@@ -190,7 +191,7 @@ def _details(study: Study, compared: Compared, comparison: dict[str, Any] | None
     if comparison is not None:
         write_comparison(comparison, folder)
         parts += [
-            f"## {title}: compared with {comparison['reference']}\n",
+            f"## {title}: compared with {markdown_text(comparison['reference'])}\n",
             "Model minus reference, one value a patient.\n",
             comparison_table(comparison),
             Picture(folder / "comparison.png", f"{title}: each patient's values by model and structure."),
@@ -200,8 +201,8 @@ def _details(study: Study, compared: Compared, comparison: dict[str, Any] | None
     for evaluation in evaluations:
         if "protocol" in evaluation:
             parts += [
-                f"### {evaluation['name']}, protocol {evaluation['protocol']['name']}\n",
-                protocol_table(evaluation),
+                f"### {markdown_text(evaluation['name'])}, protocol {evaluation['protocol']['name']}\n",
+                protocol_table(evaluation["protocol"]),
             ]
     return parts
 

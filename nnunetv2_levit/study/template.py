@@ -3,9 +3,10 @@
 from importlib.resources import files
 from pathlib import Path
 
-from nnunetv2_levit.environment import dataset_folder
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json, write_text
+from nnunetv2_levit.nnunet.environment import dataset_folder
 
 
 def write_template(dataset: str | int, output: Path) -> Path:
@@ -22,11 +23,11 @@ def write_template(dataset: str | int, output: Path) -> Path:
     if not found:
         raise UserError(f"{folder} holds no plans: {advice}")
     plans = "nnUNetPlans" if "nnUNetPlans" in found else found[0]
-    configurations = list(read_json(folder / f"{plans}.json", what="nnU-Net's plans").get("configurations", {}))
-    if not configurations:
-        raise UserError(f"{folder / plans}.json has no configurations: {advice}")
+    configurations = list(
+        read_json(folder / f"{plans}.json", what="nnU-Net's plans", schema=schemas.PLANS_TO_CONFIGURE)["configurations"]
+    )
     splits = folder / "splits_final.json"
-    folds = len(read_json(splits, what="nnU-Net's splits")) if splits.is_file() else 5
+    folds = len(read_json(splits, what="nnU-Net's splits", schema=schemas.SPLITS)) if splits.is_file() else 5
     values = {
         "NAME": folder.name.partition("_")[2] or folder.name,
         "DATASET": folder.name,

@@ -30,7 +30,7 @@ def seconds_per_epoch(study: Study, states: Mapping[str, State]) -> dict[Model, 
     said = study.slurm.seconds_per_epoch
     if said is not None:
         for state in states.values():
-            if state.job.model is not None:
+            if state.job.kind != "report":
                 result.setdefault(state.job.model, said)
     return result
 
@@ -97,7 +97,7 @@ def limits_by_model(
         UserError: the time limit is too short for an epoch.
     """
     seconds = seconds_per_epoch(study, states)
-    result = {}
+    result: dict[Model, Limits] = {}
     for state in states.values():
         if state.job.kind == "train" and state.job.model not in result:
             model = state.job.model

@@ -58,7 +58,7 @@ def train(study: Study, job: Job, device: str) -> None:
     """Train, or go on training, or only validate where the training is finished.
 
     Raises:
-        SystemExit: `stop_signals.STOPPED` where the training was asked to stop.
+        TrainingStoppedError: the training was asked to stop.
     """
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args, maybe_load_checkpoint
@@ -95,23 +95,19 @@ def train(study: Study, job: Job, device: str) -> None:
 def _train_on_several_gpus(study: Study, job: Job, fold: Path) -> None:
     """nnU-Net starts a process a GPU; our trainers read seed and signals in each, others are nnU-Net's alone."""
     from nnunetv2.run.run_training import run_training
-    from torch.multiprocessing.spawn import ProcessExitedException
 
-    from nnunetv2_levit.trainers.stop_signals import STOPPED, blocked
+    from nnunetv2_levit.trainers.stop_signals import blocked
 
     finished = (fold / FINAL).is_file()
     resume = not finished and any((fold / name).is_file() for name in CHECKPOINTS)
-    try:
-        with blocked():  # the signal is for the children; started by spawn they inherit no handler, but this block
-            run_training(
-                study.dataset,
-                job.model.configuration,
-                job.fold,
-                job.model.trainer,
-                study.plans,
-                num_gpus=study.gpus,
-                continue_training=resume,
-                only_run_validation=finished,
-            )
-    except ProcessExitedException as error:
-        raise SystemExit(STOPPED if error.exit_code == STOPPED else 1) from None
+    with blocked():  # the signal is for the children; started by spawn they inherit no handler, but this block
+        run_training(
+            study.dataset,
+            job.model.configuration,
+            job.fold,
+            job.model.trainer,
+            study.plans,
+            num_gpus=study.gpus,
+            continue_training=resume,
+            only_run_validation=finished,
+        )

@@ -7,6 +7,7 @@ it ended. Exit code: 0 done, 75 stopped as asked, 76 another process has it (or 
 """
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -14,14 +15,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from nnunetv2_levit.errors import EXIT_CODE, UserError
+from nnunetv2_levit.errors import EXIT_CODE, STOPPED, UserError, is_stop, sentence_of
 from nnunetv2_levit.study import attempts
 from nnunetv2_levit.study.file import Study, job_environment, load_study
 from nnunetv2_levit.study.jobs import Job, attempts_file, jobs_of, lock_file, log_file
 from nnunetv2_levit.study.locks import Lock
 from nnunetv2_levit.study.state import StudyFiles
 
-STOPPED = 75  # as trainers.stop_signals.STOPPED, which imports torch's neighbours
 TAKEN = 76
 FAILED = 1
 
@@ -74,7 +74,8 @@ def _to_log(file: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    sys.stdout.reconfigure(line_buffering=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def do(study: Study, job: Job, device: str) -> int:
@@ -84,18 +85,18 @@ def do(study: Study, job: Job, device: str) -> int:
     attempts.begin(file)
     try:
         TASKS[job.kind](study, job, device)
-    except SystemExit as stop:
-        if stop.code == STOPPED:
+    except SystemExit as end:  # of a foreign trainer
+        if end.code not in (None, 0):
+            attempts.end(file, attempts.FAILED)  # why is in the log's last line
+            return end.code if isinstance(end.code, int) else FAILED
+    except Exception as error:
+        if is_stop(error):
             attempts.end(file, attempts.STOPPED)
             return STOPPED
-        if stop.code not in (None, 0):
-            attempts.end(file, attempts.FAILED)  # why is in the log's last line
-            return stop.code if isinstance(stop.code, int) else FAILED
-    except UserError as error:
-        print(f"error: {error}", flush=True)
-        attempts.end(file, attempts.FAILED, str(error))
-        return EXIT_CODE
-    except Exception as error:
+        if (sentence := sentence_of(error)) is not None:
+            print(f"error: {sentence}", flush=True)
+            attempts.end(file, attempts.FAILED, sentence)
+            return EXIT_CODE
         traceback.print_exc()
         sys.stderr.flush()
         text = str(error).strip()

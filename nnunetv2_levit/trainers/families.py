@@ -4,8 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
 from nnunetv2_levit.trainers.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Consequences:
+    """What the choice of an option brings with it, beside what the option always sets."""
+
+    network_options: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -14,8 +21,7 @@ class Option:
 
     A name that ends in ``<N>`` stands for any positive number there, which becomes the network's keyword ``parameter``.
 
-    ``resolve``, where given, computes further class attributes from the size and the names of all options chosen; its
-    ``network_options`` are added to the others.
+    ``resolve``, where given, computes what else is set from the size and the names of all options chosen.
     """
 
     name: str
@@ -24,7 +30,7 @@ class Option:
     attributes: dict[str, Any] = field(default_factory=dict)
     excludes: tuple[str, ...] = ()
     parameter: str | None = None
-    resolve: Callable[[str, frozenset[str]], dict[str, Any]] | None = None
+    resolve: Callable[[str, frozenset[str]], Consequences] | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,8 @@ class Family:
         network_options: keywords of the network that hold unless an option says otherwise.
         pretrained_tags: from the size to the weights that the option ``pretrained`` asks for.
         sizes_by_blocks: from a number of transformer blocks to the size that has it, where sizes differ by that alone.
+        blocks: from the size to its number of transformer blocks (the largest of its stages, if it has stages).
+        network_defaults: what the network takes where no option says otherwise, of keywords that options set.
     """
 
     name: str
@@ -47,7 +55,8 @@ class Family:
     network_options: dict[str, Any] = field(default_factory=dict)
     pretrained_tags: dict[str, str | tuple[str, ...]] = field(default_factory=dict)
     sizes_by_blocks: dict[int, str] = field(default_factory=dict)
-    base: type[HybridTrainer] = HybridTrainer
+    blocks: dict[str, int] = field(default_factory=dict)
+    network_defaults: dict[str, Any] = field(default_factory=dict)
 
 
 BLOCKS_PER_STAGE = Option(

@@ -13,17 +13,41 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.crossval_split import generate_crossval_split
 from torch import nn
 
-from nnunetv2_levit.errors import EXIT_CODE, UserError, exit_on_user_error
+from nnunetv2_levit.errors import NonFiniteLossError, UserError
+from nnunetv2_levit.files import write_json
 from nnunetv2_levit.network_architectures import create
+from nnunetv2_levit.nnunet.checkpoints import RESUMABLE, check_checkpoint, load_checkpoint, trusted_by_environment
+from nnunetv2_levit.nnunet.pretrained_weights import unwrapped
 from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
-from nnunetv2_levit.trainers.checkpoint_transfer import accept_checkpoints_of_other_patch_sizes, unwrapped
 from nnunetv2_levit.trainers.multi_scale import rescaled
 from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule
 from nnunetv2_levit.trainers.seeding import make_repeatable_if_asked
 from nnunetv2_levit.trainers.stop_signals import stop_when_asked
+
+
+def newest_checkpoint(path: Path, *, trust: bool) -> Path:
+    """The checkpoint to resume from where nnU-Net chose ``path``: the best one if it is newer than the latest one.
+
+    Raises:
+        UserError: a training can't be resumed from the chosen file (see `check_checkpoint`).
+    """
+    best = path.with_name("checkpoint_best.pth")
+    later = (
+        path.name == "checkpoint_latest.pth" and best.is_file() and best.stat().st_mtime_ns > path.stat().st_mtime_ns
+    )
+    if not later or trust:  # a trusted file may run code, so it is opened once
+        check_checkpoint(path, trust=trust, keys=RESUMABLE)
+        return path
+    epochs = [load_checkpoint(file, keys=RESUMABLE, mmap=True)["current_epoch"] for file in (path, best)]
+    return best if epochs[1] >= epochs[0] else path
+
+
+PARTIAL = ".partial"
+"""What the name of a checkpoint ends in while it is being written."""
 
 
 class HybridTrainer(nnUNetTrainer):
@@ -57,6 +81,7 @@ class HybridTrainer(nnUNetTrainer):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008
     ) -> None:
+        self.check_name()
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.initial_lr = self.recipe.learning_rate
         self.weight_decay = self.recipe.weight_decay
@@ -67,9 +92,12 @@ class HybridTrainer(nnUNetTrainer):
         self.enable_deep_supervision = bool(self.network_options.get("auxiliary_heads", False))
         self._iteration = 0
         self._weights_come_from_checkpoint = False
-        accept_checkpoints_of_other_patch_sizes()
         make_repeatable_if_asked(self)
         stop_when_asked(self)
+
+    @staticmethod
+    def check_name() -> None:
+        """Raise a UserError where this is a second name of a training (`naming` overrides it)."""
 
     @classmethod
     def build_network_architecture(  # the signature is nnU-Net's
@@ -81,28 +109,26 @@ class HybridTrainer(nnUNetTrainer):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """Build the network for the configuration's patch size; also called, on the class, at prediction."""
-        with exit_on_user_error():
-            patch_size = tuple(configuration_manager.patch_size)
-            if len(patch_size) != 2:
-                raise UserError(
-                    f"{cls.__name__} trains 2D networks and this configuration has the 3D patch size {patch_size}: "
-                    "use the configuration 2d, or one made from it by `nnunetv2_levit configure`"
-                )
-            network = create(
-                cls.network_name,
-                in_channels=num_input_channels,
-                num_classes=num_output_channels,
-                image_size=patch_size,
-                **cls.network_options,
+        patch_size = tuple(configuration_manager.patch_size)
+        if len(patch_size) != 2:
+            raise UserError(
+                f"{cls.__name__} trains 2D networks and this configuration has the 3D patch size {patch_size}: "
+                "use the configuration 2d, or one made from it by `nnunetv2_levit configure`"
             )
+        network = create(
+            cls.network_name,
+            in_channels=num_input_channels,
+            num_classes=num_output_channels,
+            image_size=patch_size,
+            **cls.network_options,
+        )
         network.deep_supervision = enable_deep_supervision
         return network
 
     def initialize(self) -> None:
         super().initialize()
         if self.pretrained is not None and not self._weights_come_from_checkpoint:
-            with exit_on_user_error():
-                report = unwrapped(self.network).load_pretrained(self.pretrained)
+            report = unwrapped(self.network).load_pretrained(self.pretrained)
             self.print_to_log_file(f"Pretrained weights: {report.summary()}")
 
     def _set_batch_size_and_oversample(self) -> None:
@@ -136,7 +162,7 @@ class HybridTrainer(nnUNetTrainer):
             )
         if not supervised:
             return loss
-        outputs = len(self._get_deep_supervision_scales())
+        outputs = len(unwrapped(self.network).deep_supervision_scales)
         weights = np.array(self.recipe.output_weights or [0.5**index for index in range(outputs)])
         assert len(weights) == outputs  # nnU-Net would silently drop the outputs beyond
         return DeepSupervisionWrapper(loss, weights / weights.sum())
@@ -150,7 +176,7 @@ class HybridTrainer(nnUNetTrainer):
         )
         return optimizer, schedule
 
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):  # noqa: N802
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, Any, Any, Any]:  # noqa: N802
         rotation, dummy_2d, initial_patch_size, mirror_axes = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
@@ -158,7 +184,7 @@ class HybridTrainer(nnUNetTrainer):
             rotation = tuple(float(angle) for angle in np.deg2rad(self.recipe.rotation_degrees))
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
-    def get_training_transforms(self, *args: Any, **kwargs: Any):
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:
         """nnU-Net's augmentation; with the recipe's ``mirror_rotate`` no change of intensity, scale or resolution."""
         pipeline = super().get_training_transforms(*args, **kwargs)
         if self.recipe.augmentation == "mirror_rotate":
@@ -178,6 +204,20 @@ class HybridTrainer(nnUNetTrainer):
         return pipeline
 
     # training ---------------------------------------------------------------------------------------------------------
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        """nnU-Net's split; where there is none yet it is written whole or not at all, as a kill would else break it."""
+        splits = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
+        if self.fold != "all" and not splits.is_file():
+            cases = sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
+            write_json(splits, generate_crossval_split(cases, seed=12345, n_splits=5), indent=4)
+        return super().do_split()
+
+    def on_train_start(self) -> None:
+        if self.local_rank == 0:
+            for left_over in Path(self.output_folder).glob(f"checkpoint_*{PARTIAL}"):  # by a killed process
+                left_over.unlink()
+        super().on_train_start()
 
     def on_train_epoch_start(self) -> None:
         self._iteration = 0
@@ -212,12 +252,12 @@ class HybridTrainer(nnUNetTrainer):
 
         value = loss.detach().cpu().numpy()  # the only synchronisation of a step, as in nnU-Net
         if not np.isfinite(value):
-            self._stop_at_non_finite_loss(float(value))
+            raise self._non_finite_loss(float(value))
         self._iteration += 1
         return {"loss": value}
 
-    def _stop_at_non_finite_loss(self, value: float) -> None:
-        """Leave the checkpoints as they are and end the program; what is in memory is worthless."""
+    def _non_finite_loss(self, value: float) -> NonFiniteLossError:
+        """What to raise at a loss that is no number, logged; the checkpoints are left as they are."""
         found = [
             name
             for name in ("checkpoint_latest.pth", "checkpoint_best.pth")
@@ -228,11 +268,12 @@ class HybridTrainer(nnUNetTrainer):
             if found
             else "no checkpoint had been written yet"
         )
-        self.print_to_log_file(
-            f"error: the loss became {value} in epoch {self.current_epoch}, batch {self._iteration}, so the training "
+        sentence = (
+            f"the loss became {value} in epoch {self.current_epoch}, batch {self._iteration}, so the training "
             f"stops; {advice} (a lower learning rate, or checking the data for extreme values, may help)"
         )
-        raise SystemExit(EXIT_CODE)
+        self.print_to_log_file(f"error: {sentence}", also_print_to_console=False)
+        return NonFiniteLossError(sentence)
 
     # checkpoints ------------------------------------------------------------------------------------------------------
 
@@ -241,10 +282,35 @@ class HybridTrainer(nnUNetTrainer):
         if self.local_rank != 0 or self.disable_checkpointing:
             super().save_checkpoint(filename)  # writes nothing, and says so
             return
-        partial = f"{filename}.partial"
+        partial = f"{filename}{PARTIAL}"
         super().save_checkpoint(partial)
         os.replace(partial, filename)  # noqa: PTH105
 
-    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+    def load_checkpoint(
+        self,
+        checkpoint: str | os.PathLike[str] | None = None,
+        *,
+        filename_or_checkpoint: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """As nnU-Net's, for a file that runs no code unless it is trusted (see `checkpoints`).
+
+        nnU-Net's ``--c`` takes the latest checkpoint, written every 50 epochs, though the best one may be newer. The
+        file is called ``filename_or_checkpoint`` in nnU-Net 2.8 and ``checkpoint`` in its main branch.
+
+        Raises:
+            UserError: an unreadable file, one that may run code, or one of another network.
+        """
+        given = filename_or_checkpoint if checkpoint is None else checkpoint
+        if given is None:
+            raise TypeError("load_checkpoint needs a checkpoint")
+        path = newest_checkpoint(Path(given), trust=trusted_by_environment())
         self._weights_come_from_checkpoint = True
-        super().load_checkpoint(filename_or_checkpoint)
+        if not self.was_initialized:
+            self.initialize()
+        self.print_to_log_file(f"Loading {path}")
+        try:
+            super().load_checkpoint(str(path))
+        except (RuntimeError, ValueError, KeyError) as error:  # weights or optimizer state of another network
+            raise UserError(
+                f"{path} does not fit {type(self).__name__}: {str(error).splitlines()[-1].strip()}"
+            ) from error

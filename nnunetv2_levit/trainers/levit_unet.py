@@ -1,7 +1,7 @@
 """The LeViT-UNet family of trainers."""
 
-from nnunetv2_levit.network_architectures.levit_encoder import LEVIT_VARIANTS
-from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
+from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
+from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 # Section 4.2 of the paper. Its 400 passes over ACDC (80 patients, about 1520 slices, batch 8: 190 iterations each) are
@@ -20,6 +20,14 @@ PAPER_RECIPE = Recipe(
     rotation_degrees=(-20.0, 20.0),  # the paper gives no range; this is TransUNet's, whose protocol it follows
 )
 
+
+def _skips_of_conv(_: str, options: frozenset[str]) -> Consequences:
+    """Without a transformer c4 is the decoder's only input and stays: three skips are all of them."""
+    if "conv" in options:
+        return Consequences(network_options={"skips": SKIPS})
+    return Consequences()
+
+
 OPTIONS = (
     BLOCKS_PER_STAGE,
     Option(
@@ -34,10 +42,16 @@ OPTIONS = (
             f"{n} skip connections (Table 4)",
             network_options={"skips": n},
             excludes=tuple(f"skips{m}" for m in range(5) if m != n),
+            resolve=_skips_of_conv if n == SKIPS - 1 else None,
         )
         for n in range(5)
     ),
-    Option("identity", "every attention replaced by the identity", network_options={"identity_attention": True}),
+    Option(
+        "identity",
+        "every attention replaced by the identity",
+        network_options={"identity_attention": True},
+        excludes=("conv",),
+    ),
     Option("ds", "deep supervision at 1/4 and 1/8 (not in the paper)", network_options={"auxiliary_heads": True}),
     Option("pretrained", "ImageNet encoder; stops where the weights can't be had", excludes=("identity",)),
     Option(
@@ -56,4 +70,6 @@ LEVIT_UNET = Family(
     recipe=Recipe(),
     options=OPTIONS,
     pretrained_tags={variant: values.timm_tag for variant, values in LEVIT_VARIANTS.items()},
+    blocks={variant: max(values.depths) for variant, values in LEVIT_VARIANTS.items()},
+    network_defaults={"skips": SKIPS},
 )

@@ -1,12 +1,16 @@
 """What trainers exist, for a person and for a script."""
 
-import json
+from typing import Any
 
 from nnunetv2_levit.trainers.naming import FAMILIES
 
 
-def as_data() -> dict:
-    """Families with their sizes, options and the grammar of names."""
+def list_trainers() -> dict[str, Any]:
+    """The trainers of this package: the ``grammar`` of their names, and ``families`` by the first word of the name.
+
+    A family is a dictionary of its ``summary``, ``sizes``, ``default_size``, ``options`` (from name to meaning, in the
+    order in which a name has them) and ``epochs``. `trainer_class` makes a class of a name.
+    """
     return {
         "grammar": "<Family>Trainer[_<size>][_<option>]...[_<N>iterations][_<N>epochs]",
         "families": {
@@ -22,16 +26,14 @@ def as_data() -> dict:
     }
 
 
-def as_json() -> str:
-    return json.dumps(as_data(), indent=2)
-
-
-def as_text() -> str:
-    data = as_data()
+def trainers_text() -> str:
+    """`list_trainers` for a person."""
+    data = list_trainers()
     lines = [f"Names: {data['grammar']}", "Options in the order given below, each at most once.", ""]
     for name, family in data["families"].items():
         lines.append(f"{name}: {family['summary']}; {family['epochs']} epochs of 250 iterations unless named")
-        lines.append(f"  sizes: {', '.join(s + ' (default)' * (s == family['default_size']) for s in family['sizes'])}")
+        sizes = [f"{size} (default)" if size == family["default_size"] else size for size in family["sizes"]]
+        lines.append(f"  sizes: {', '.join(sizes)}")
         lines.append("  options:")
         lines += [f"    {option:<12}{summary}" for option, summary in family["options"].items()]
     return "\n".join(lines)

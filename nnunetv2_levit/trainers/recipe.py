@@ -1,12 +1,15 @@
 """How a network is trained, as data: one `Recipe` per family, another one for its paper."""
 
-from dataclasses import dataclass
-from typing import Literal
+from __future__ import annotations
 
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from nnunetv2_levit.trainers.schedule import Decay
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Recipe:
 
         Adam here adds the decay to the gradient as the papers' code does, so it gets one group with everything.
         """
+        from torch.optim import SGD, Adam, AdamW  # here, as recipes are listed without torch
+
         parameters = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
         if self.optimizer == "adam":
             return Adam(

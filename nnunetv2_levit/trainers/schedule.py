@@ -1,11 +1,13 @@
 """Learning rates as a function of the epoch alone, so that a resumed training needs no scheduler state."""
 
-import math
-from typing import Literal
+from __future__ import annotations
 
-from torch.optim import Optimizer
+from typing import TYPE_CHECKING, Literal
 
-Decay = Literal["poly", "cosine", "constant"]
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+Decay = Literal["poly", "constant"]
 POLY_EXPONENT = 0.9  # nnU-Net's
 WARMUP_START = 0.01
 
@@ -20,8 +22,6 @@ def learning_rate_factor(progress: float, *, decay: Decay, warmup: float) -> flo
     decayed = min(1.0, (progress - warmup) / (1 - warmup)) if warmup < 1 else 0.0
     if decay == "poly":
         return (1 - decayed) ** POLY_EXPONENT
-    if decay == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * decayed))
     return 1.0
 
 

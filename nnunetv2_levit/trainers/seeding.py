@@ -17,6 +17,8 @@ import torch
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
+from nnunetv2_levit.errors import UserError
+
 VARIABLE = "nnUNet_levit_seed"
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
 WEIGHTS, EPOCHS, TRAINING, VALIDATION = range(4)  # one stream of random numbers each
@@ -36,7 +38,7 @@ def _die_with(parent: int) -> None:
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
         if os.getppid() != parent:  # it died before it was asked
-            os._exit(1)
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class NumberedBatches:
@@ -150,13 +152,14 @@ def make_repeatable(trainer: Any, seed: int) -> None:
 
 
 def make_repeatable_if_asked(trainer: Any) -> None:
-    """`make_repeatable` with the seed of the environment variable ``nnUNet_levit_seed``, where that is set."""
-    from nnunetv2_levit.errors import UserError, exit_on_user_error
+    """`make_repeatable` with the seed of the environment variable ``nnUNet_levit_seed``, where that is set.
 
+    Raises:
+        UserError: it is no number.
+    """
     text = os.environ.get(VARIABLE)
     if not text:
         return
-    with exit_on_user_error():
-        if not text.isdecimal():
-            raise UserError(f"the environment variable {VARIABLE} is {text!r}: set it to a number, 0 or more")
-        make_repeatable(trainer, int(text))
+    if not text.isdecimal():
+        raise UserError(f"the environment variable {VARIABLE} is {text!r}: set it to a number, 0 or more")
+    make_repeatable(trainer, int(text))

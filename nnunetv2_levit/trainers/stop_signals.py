@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-STOPPED = 75
-"""Exit code of a training that stopped as asked: neither done (0) nor failed (1 or 2); EX_TEMPFAIL of sysexits.h."""
+from nnunetv2_levit.errors import TrainingStoppedError
 
 SIGNALS = () if sys.platform == "win32" else (signal.SIGUSR2, signal.SIGTERM)
 
@@ -90,7 +89,7 @@ def _agreed(trainer: Any, asked: bool) -> bool:
 
 
 def stop_when_asked(trainer: Any) -> None:
-    """Let a trainer of nnU-Net, ours or another, end with `STOPPED` after the epoch in which it was asked to.
+    """Let a trainer of nnU-Net, ours or another, raise `TrainingStoppedError` after the epoch in which it was asked to.
 
     The signals are noted from the start of the training to its end; before and after it (the validation) they do what
     they did before: the process dies, and nothing is lost that ``--c`` or ``--val`` would not do again.
@@ -107,10 +106,7 @@ def stop_when_asked(trainer: Any) -> None:
         finally:
             request.ignore_no_more()
         if _agreed(trainer, request.signal is not None):
-            trainer.print_to_log_file(
-                f"Stopped as asked ({request}) before the validation: run again with --val, or --c"
-            )
-            raise SystemExit(STOPPED)
+            _end(trainer, f"Stopped as asked ({request}) before the validation: run again with --val, or --c")
 
     def loaders() -> Any:
         with blocked():
@@ -128,8 +124,13 @@ def _stop(trainer: Any, request: StopRequest) -> None:
     trainer.current_epoch -= 1  # as in nnU-Net's on_train_end: a checkpoint stores the next epoch
     trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
     trainer.current_epoch += 1
-    trainer.print_to_log_file(
+    _end(
+        trainer,
         f"Stopped as asked ({request}) after epoch {trainer.current_epoch - 1}; checkpoint_latest.pth is saved: resume "
-        "with --c"
+        "with --c",
     )
-    raise SystemExit(STOPPED)
+
+
+def _end(trainer: Any, sentence: str) -> NoReturn:
+    trainer.print_to_log_file(sentence)
+    raise TrainingStoppedError(sentence)

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-from nnunetv2_levit.network_architectures.cnn_encoder import CNNS
-from nnunetv2_levit.network_architectures.transfuse import TRANSFUSE_SIZES
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSFUSE_SIZES
 from nnunetv2_levit.trainers.families import Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
@@ -28,7 +27,7 @@ PAPER_RECIPE = replace(
 )
 
 OPTIONS = (
-    Option("blocks<N>", "N transformer blocks (8, 10 and 12 are S's, L's and Lstar's own)", parameter="blocks"),
+    Option("blocks<N>", "N transformer blocks (S has 8, L 10 and Lstar 12)", parameter="blocks"),
     Option(
         "dicece",
         "nnU-Net's Dice and cross-entropy in place of the boundary-weighted loss",
@@ -58,6 +57,7 @@ TRANSFUSE = Family(
     recipe=DEFAULT_RECIPE,
     options=OPTIONS,
     network_options={"auxiliary_heads": True},
+    blocks={size: values.blocks for size, values in zip(("S", "L", "Lstar"), TRANSFUSE_SIZES.values(), strict=True)},
     pretrained_tags={
         size: (CNNS[values.cnn].timm_tag, values.timm_tag)
         for size, values in zip(("S", "L", "Lstar"), TRANSFUSE_SIZES.values(), strict=True)

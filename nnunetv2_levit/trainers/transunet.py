@@ -1,11 +1,8 @@
 """The families of TransUNet, 2D UNETR and 2D CATS: one table, as they differ in the network alone."""
 
-from typing import Any
-
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures import transunet, unetr2d
-from nnunetv2_levit.network_architectures.cnn_encoder import CNNS
-from nnunetv2_levit.trainers.families import Family, Option
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSUNET_TAG, UNETR2D_TAG
+from nnunetv2_levit.trainers.families import Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 SIZES_BY_BLOCKS = {12: "12blocks", 3: "3blocks", 1: "1block"}
@@ -43,15 +40,15 @@ STUDY = (
 )
 
 
-def _number_of_blocks(size: str, _: frozenset[str]) -> dict[str, Any]:
+def _number_of_blocks(size: str, _: frozenset[str]) -> Consequences:
     if size != SIZES_BY_BLOCKS[12]:
         raise UserError(f"the size {size} says how many transformer blocks there are: leave it or blocks<N> out")
-    return {}
+    return Consequences()
 
 
-def _pretrained_cats(_: str, options: frozenset[str]) -> dict[str, Any]:
+def _pretrained_cats(_: str, options: frozenset[str]) -> Consequences:
     backbone = CNNS["resnet34" if "r34" in options else "resnet50"]
-    return {"pretrained": (backbone.timm_tag, unetr2d.TIMM_TAG)}
+    return Consequences(attributes={"pretrained": (backbone.timm_tag, UNETR2D_TAG)})
 
 
 BLOCKS = Option("blocks<N>", "N transformer blocks (1 to 11)", parameter="blocks", resolve=_number_of_blocks)
@@ -72,6 +69,7 @@ def _family(
         options=options,
         pretrained_tags=dict.fromkeys(sizes, tag),
         sizes_by_blocks=SIZES_BY_BLOCKS,
+        blocks={size: blocks for blocks, size in SIZES_BY_BLOCKS.items()},
     )
 
 
@@ -92,7 +90,7 @@ TRANSUNET = _family(
         ),
         Option("study", STUDY, attributes={"recipe": STUDY_RECIPE}),
     ),
-    tag=transunet.TIMM_TAG,
+    tag=TRANSUNET_TAG,
 )
 UNETR2D = _family(
     "UNETR2D",
@@ -104,7 +102,7 @@ UNETR2D = _family(
         Option("pretrained", PRETRAINED),
         Option("paper", STUDY, attributes={"recipe": STUDY_RECIPE}),
     ),
-    tag=unetr2d.TIMM_TAG,
+    tag=UNETR2D_TAG,
 )
 CATS2D = _family(
     "CATS2D",
@@ -117,5 +115,5 @@ CATS2D = _family(
         Option("pretrained", PRETRAINED, resolve=_pretrained_cats),
         Option("paper", STUDY, attributes={"recipe": STUDY_RECIPE}),
     ),
-    tag=(CNNS["resnet50"].timm_tag, unetr2d.TIMM_TAG),
+    tag=(CNNS["resnet50"].timm_tag, UNETR2D_TAG),
 )

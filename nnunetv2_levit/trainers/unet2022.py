@@ -1,10 +1,9 @@
 """The UNet-2022 family of trainers."""
 
-from typing import Any
-
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.unet2022 import UNET2022_SIZES
-from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Family, Option
+from nnunetv2_levit.network_architectures.unet2022.sizes import BLOCKS_PER_STAGE as DEPTH
+from nnunetv2_levit.network_architectures.unet2022.sizes import UNET2022_SIZES
+from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 NNUNET_ITERATIONS = 250
@@ -37,14 +36,14 @@ PAPER_RECIPES = {
 }
 
 
-def _resolve_paper(size: str, options: frozenset[str]) -> dict[str, Any]:
+def _resolve_paper(size: str, options: frozenset[str]) -> Consequences:
     stride = 8 if "p8" in options else 4
     if (size, stride) not in PAPER_RECIPES:
         raise UserError(f"the paper trained no UNet-2022 {size} with stem stride {stride}: leave out p8 or paper")
-    network_options: dict[str, Any] = {}
-    if size == "large":
-        network_options["auxiliary_heads"] = False  # no deep supervision on ACDC
-    return {"recipe": PAPER_RECIPES[size, stride], "network_options": network_options}
+    recipe = {"recipe": PAPER_RECIPES[size, stride]}
+    if size == "large":  # no deep supervision on ACDC
+        return Consequences(network_options={"auxiliary_heads": False}, attributes=recipe)
+    return Consequences(attributes=recipe)
 
 
 OPTIONS = (
@@ -83,4 +82,5 @@ UNET2022 = Family(
     options=OPTIONS,
     network_options={"auxiliary_heads": True},
     pretrained_tags={size: values.timm_tag for size, values in UNET2022_SIZES.items()},
+    blocks=dict.fromkeys(UNET2022_SIZES, DEPTH),
 )

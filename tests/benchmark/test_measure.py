@@ -11,7 +11,8 @@ from nnunetv2_levit.benchmark.memory import peak_memory
 from nnunetv2_levit.benchmark.networks import build
 from nnunetv2_levit.benchmark.steps import make_step
 from nnunetv2_levit.benchmark.timing import interleaved
-from nnunetv2_levit.network_architectures import create, upsampled_convolution
+from nnunetv2_levit.network_architectures import create
+from nnunetv2_levit.network_architectures.layers import upsampled_convolution
 
 
 @pytest.mark.parametrize(

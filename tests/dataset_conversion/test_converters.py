@@ -15,7 +15,7 @@ from nnunetv2_levit import cli
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converters import CONVERTERS
 from nnunetv2_levit.dataset_conversion.synapse import BTCV_ORGANS, PAPER_ORGANS, TEST_CASES
-from tests.conftest import SHARED, nnunet_environment, run_program
+from tests.conftest import SHARED, nnunet_environment, reference_or_skip, run_program
 
 AFFINE = np.array([[-0.8, 0, 0, 10], [0, 0.8, 0, -5], [0, 0, 3, 2], [0, 0, 0, 1]], dtype=float)
 
@@ -444,9 +444,7 @@ REAL = {"hippocampus": ("msd", 156), "ibsr18": ("ibsr18", 10), "isbi2012": ("isb
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", REAL)
 def test_real_data_pass_nnunets_integrity_check_and_planning(folder, tmp_path, monkeypatch):
-    source = SHARED / "data" / folder
-    if not source.is_dir():
-        pytest.skip(f"the real data are not at {source}")
+    source = reference_or_skip(SHARED / "data" / folder, f"the real data of {folder}")
     name, count = REAL[folder]
     environment = nnunet_environment(tmp_path)
     for key, value in environment.items():

@@ -2,6 +2,7 @@
 
 import math
 
+import medpy.metric.binary as medpy
 import numpy as np
 import pytest
 
@@ -93,7 +94,6 @@ def test_what_lies_at_the_rim_of_the_image_has_its_surface_there():
 
 
 def test_against_medpy_on_perturbed_real_labels(perturbed_acdc):
-    medpy = pytest.importorskip("medpy.metric.binary")
     compared = 0
     for prediction, truth, spacing in perturbed_acdc:
         for label in (1, 2, 3):

@@ -10,12 +10,13 @@ import SimpleITK as sitk
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.compare import compare
-from nnunetv2_levit.evaluation.evaluate import Request, evaluate
-from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers, papers_markdown, tables_of
+from nnunetv2_levit.evaluation.evaluate import evaluate
+from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers, tables_of
 from nnunetv2_levit.evaluation.qualitative import chosen_cases, error_map
 from nnunetv2_levit.evaluation.speed_accuracy import printed_points
-from nnunetv2_levit.evaluation.tables import write_evaluation
-from tests.conftest import SHARED
+from nnunetv2_levit.evaluation.stored import load_evaluation
+from nnunetv2_levit.tables import papers_markdown
+from tests.conftest import SHARED, reference_or_skip
 from tests.evaluation.test_evaluate import fails, run
 
 TABLES = [(paper["paper"], table) for paper in papers() for table in paper["tables"]]
@@ -35,16 +36,18 @@ INCONSISTENT = {("LeViT-UNet", "1", "R50 U-Net [23]"), ("LeViT-UNet", "1", "R50 
 @pytest.fixture
 def results(folders):
     for name in ("A", "B"):
-        result = evaluate(Request(predictions=folders / name, truth=folders / "labelsTr", protocol="levit-unet"))
-        write_evaluation(result, folders / f"{name}-result")
+        evaluate(
+            predictions=folders / name,
+            truth=str(folders / "labelsTr"),
+            protocol="levit-unet",
+            output=folders / f"{name}-result",
+        )
     return folders
 
 
 @each_table
 def test_every_printed_number_is_in_the_paper(paper, table):
-    text = SHARED / "papers" / TEXTS[paper]
-    if not text.is_file():
-        pytest.skip(f"the papers' texts are not at {text.parent}")
+    text = reference_or_skip(SHARED / "papers", "the papers' texts") / TEXTS[paper]
     first, last = table["text_lines"]
     printed = re.sub(r"<[^>]+>|\$|\\times", " ", "\n".join(text.read_text().split("\n")[first - 1 : last]))
     numbers = {float(n.replace(",", ".")) for n in re.findall(r"\d+(?:[.,]\d+)?", printed)}
@@ -79,7 +82,7 @@ def test_all_tables_of_the_papers_are_there():
 
 
 def test_differences_are_model_minus_reference_a_value_a_patient(results):
-    result = compare([("A", [results / "A-result"]), ("B", [results / "B-result"])])
+    result = compare({"A": results / "A-result", "B": str(results / "B-result")})
     row = next(r for r in result["comparisons"] if (r["metric"], r["structure"]) == ("dice", "RV"))
     # B is exact but for one of the two frames of the first patient, two columns off: 0.5 there
     assert result["patient_values"]["B"]["dice"]["RV"] == pytest.approx(
@@ -91,7 +94,7 @@ def test_differences_are_model_minus_reference_a_value_a_patient(results):
 
 
 def test_seeds_are_averaged_and_folds_put_together(results):
-    pooled = compare([("A", [results / "A-result"]), ("AB", [results / "A-result", results / "B-result"])])
+    pooled = compare({"A": results / "A-result", "AB": [results / "A-result", results / "B-result"]})
     assert pooled["models"][1]["pooled_as"] == "seeds"
     assert pooled["patient_values"]["AB"]["dice"]["RV"]["patient002"] == pytest.approx(0.875)
     content = json.loads((results / "B-result" / "evaluation.json").read_text())
@@ -99,13 +102,13 @@ def test_seeds_are_averaged_and_folds_put_together(results):
     for index, part in enumerate(parts):
         (results / f"part{index}.json").write_text(json.dumps(part))
     files = [results / "part0.json", results / "part1.json"]
-    folds = compare([("whole", [results / "B-result"]), ("parts", files)])
+    folds = compare({"whole": load_evaluation(results / "B-result"), "parts": files})
     assert folds["models"][1]["pooled_as"] == "folds or parts"
     assert all(row["mean"] == 0 for row in folds["comparisons"])
     with pytest.raises(UserError, match="share some of their cases"):
-        compare([("A", [results / "A-result"]), ("x", [results / "B-result", files[0]])])
+        compare({"A": results / "A-result", "x": [results / "B-result", files[0]]})
     with pytest.raises(UserError, match="not evaluated on the same cases"):
-        compare([("A", [results / "A-result"]), ("x", [files[0]])])
+        compare({"A": results / "A-result", "x": files[0]})
 
 
 def test_compare_writes_its_tables_and_picture(results, capsys):

@@ -9,8 +9,9 @@ from PIL import Image
 from nnunetv2_levit.cli import main
 from nnunetv2_levit.errors import EXIT_CODE
 from nnunetv2_levit.evaluation import evaluate as module
-from nnunetv2_levit.evaluation.evaluate import Request, evaluate, load_evaluation
+from nnunetv2_levit.evaluation.evaluate import evaluate
 from nnunetv2_levit.evaluation.label_files import patients_of
+from nnunetv2_levit.evaluation.stored import load_evaluation
 from tests.evaluation.conftest import heart, write_labels
 
 
@@ -93,7 +94,8 @@ def test_faulty_files_are_named_in_one_sentence(folders, capsys):
     write_labels(case, heart(1)[:, :20])
     assert "its shape is (3, 20, 24)" in fails(capsys, "evaluate", "-p", a, "-g", truth)
     case.write_bytes(b"no image")
-    assert "patient001_frame12.nii.gz can't be read" in fails(capsys, "evaluate", "-p", a, "-g", truth)
+    reason = "patient001_frame12.nii.gz is truncated or damaged (it is no gzip file)"
+    assert reason in fails(capsys, "evaluate", "-p", a, "-g", truth)
 
 
 def test_wrong_requests_end_with_a_sentence(folders, capsys, tmp_path):
@@ -108,10 +110,10 @@ def test_wrong_requests_end_with_a_sentence(folders, capsys, tmp_path):
 
 
 def test_several_processes_give_the_same(folders, monkeypatch):
-    request = Request(predictions=folders / "A", truth=folders / "labelsTr", workers=1)
-    alone = evaluate(request)
+    request = dict(predictions=folders / "A", truth=folders / "labelsTr", workers=1)
+    alone = evaluate(**request)
     monkeypatch.setattr(module, "CASES_WORTH_A_PROCESS", 4)
-    assert evaluate(Request(predictions=folders / "A", truth=folders / "labelsTr", workers=2)) == alone
+    assert evaluate(**request | {"workers": 2}) == alone
 
 
 def test_a_trained_model_folder_pools_its_folds(folders, monkeypatch, capsys):
@@ -129,10 +131,10 @@ def test_a_trained_model_folder_pools_its_folds(folders, monkeypatch, capsys):
     (preprocessed / "splits_final.json").write_text(json.dumps(splits))
     assert "give it with -g" in fails(capsys, "evaluate", "-m", model)
     monkeypatch.setenv("nnUNet_preprocessed", str(folders / "preprocessed"))
-    result = evaluate(Request(model=model))
+    result = evaluate(model=model)
     assert [entry["fold"] for entry in result["cases"]] == ["fold_0"] * 2 + ["fold_1"] * 4
     assert [entry["metrics"]["RV"]["dice"] for entry in result["cases"]] == pytest.approx([1.0] * 2 + [0.75] * 4)
-    assert evaluate(Request(model=model, folds=("1",)))["split"] == "validation of fold_1, pooled"
+    assert evaluate(model=model, folds=(1,))["split"] == "validation of fold_1, pooled"
     (model / "fold_1" / "validation" / f"{cases[3]}.nii.gz").unlink()
     assert f"lacks 1 validation cases: {cases[3]}" in fails(capsys, "evaluate", "-m", model)
     assert "fold_4" in fails(capsys, "evaluate", "-m", model, "-f", 4)
@@ -146,7 +148,7 @@ def test_regions_and_an_ignore_label(tmp_path):
         write_labels(tmp_path / "P" / f"{case}.nii.gz", prediction)
     labels = {"background": 0, "heart": [1, 2, 3], "left": [2, 3], "ignore": 4}
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}))
-    result = evaluate(Request(predictions=tmp_path / "P", truth=tmp_path / "labelsTr"))
+    result = evaluate(predictions=tmp_path / "P", truth=tmp_path / "labelsTr")
     assert result["ignore_label"] == 4
     # the RV is all ignored: both regions are the left ventricle with its wall, 10 columns of 12 x 3, one column off
     for region in ("heart", "left"):
@@ -165,8 +167,8 @@ def test_pictures_are_measured_in_pixels_and_with_probabilities(tmp_path):
     (tmp_path / "dataset.json").write_text(
         json.dumps({"labels": {"background": 0, "cell": 1}, "file_ending": ".png", "name": "ISBI2012"})
     )
-    request = Request(predictions=tmp_path / "P", truth=tmp_path / "labelsTr", protocol="unet2022-em")
-    result = evaluate(request)
+    request = dict(predictions=tmp_path / "P", truth=tmp_path / "labelsTr", protocol="unet2022-em")
+    result = evaluate(**request)
     assert (result["unit"], result["dimensions"]) == ("px", 2)
     assert result["summary"]["cell"]["hd"]["mean"] == 1.0
     assert result["protocol"]["mean"]["miou"] == pytest.approx(0.5 * 90 / 110)

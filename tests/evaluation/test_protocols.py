@@ -1,5 +1,6 @@
 """The papers' figures against their own computation, written out here."""
 
+import medpy.metric.binary as medpy
 import numpy as np
 import pytest
 
@@ -23,7 +24,6 @@ def test_what_transunets_code_makes_of_empty_structures(name, predicted, there, 
 
 
 def test_transunets_figures_are_medpys_without_spacing(perturbed_acdc):
-    medpy = pytest.importorskip("medpy.metric.binary")
     for prediction, truth, _ in perturbed_acdc[:2]:
         for label in (1, 3):
             p, t = prediction == label, truth == label

@@ -6,24 +6,25 @@ from torch import nn
 
 from nnunetv2_levit.inference.backends import TorchBackend, halve_weights, precision
 from nnunetv2_levit.inference.onednn import OneDnnLinear, is_available
-from nnunetv2_levit.network_architectures import create
+from nnunetv2_levit.network_architectures import FAMILIES, create
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 from tests.network_architectures.test_contract import randomise
 
-# one of each family
-FAMILIES = ("levit_unet_128s", "unet2022_tiny", "transfuse_s", "transunet_1block", "unetr2d_1block")
+# Not 48 x 32: in half precision oneDNN with AMX computes wrongly what a convolution of stride 2 makes of a 3 x 2 map.
+SIZE = (64, 48)
+SMALLEST = [family.smallest[0] for family in FAMILIES]
 
 
 def half_autocast():
     return torch.autocast("cpu", dtype=torch.half)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SMALLEST)
 def test_fp16_weights_give_what_autocast_gives(name):
     torch.manual_seed(0)
-    folded = fold_batch_norm(randomise(create(name, in_channels=1, num_classes=3, image_size=(48, 32))))
+    folded = fold_batch_norm(randomise(create(name, in_channels=1, num_classes=3, image_size=SIZE)))
     halved = halve_weights(copy.deepcopy(folded))
-    x = torch.randn(2, 1, 48, 32)
+    x = torch.randn(2, 1, *SIZE)
     with torch.inference_mode(), half_autocast():
         assert torch.equal(halved(x), folded(x))
     layers = [module for module in halved.modules() if type(module) in (nn.Conv2d, nn.Linear)]
@@ -32,7 +33,7 @@ def test_fp16_weights_give_what_autocast_gives(name):
 
 
 def test_what_autocast_leaves_in_fp32_stays_so():
-    network = create("levit_unet_128s", in_channels=1, num_classes=3, image_size=(48, 32))
+    network = create("levit_unet_128s", in_channels=1, num_classes=3, image_size=SIZE)
     halved = halve_weights(fold_batch_norm(network))
     attention = halved.encoder.stages[0].blocks[0].attn
     assert attention.attention_biases.dtype == attention.precomputed_bias.dtype == torch.float32
@@ -48,13 +49,13 @@ def test_weights_of_a_subclass_stay_in_fp32():
     assert halve_weights(Standardised(1, 1, 3)).weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SMALLEST)
 def test_the_copy_for_a_cpu_computes_what_the_network_does(name):
     torch.manual_seed(0)
-    network = randomise(create(name, in_channels=1, num_classes=3, image_size=(48, 32))).eval()
+    network = randomise(create(name, in_channels=1, num_classes=3, image_size=SIZE)).eval()
     backend = TorchBackend(network, device=torch.device("cpu"))
     for batch in (1, 3):
-        x = torch.randn(batch, 1, 48, 32)
+        x = torch.randn(batch, 1, *SIZE)
         with torch.inference_mode():
             expected = network(x)
         torch.testing.assert_close(backend(x), expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
@@ -64,15 +65,15 @@ def test_the_copy_for_a_cpu_computes_what_the_network_does(name):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SMALLEST)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_copy_for_a_gpu_computes_what_the_network_does_under_autocast(name, compiled):
     torch.manual_seed(0)
     device = torch.device("cuda")
-    network = randomise(create(name, in_channels=1, num_classes=3, image_size=(64, 48))).eval().to(device)
+    network = randomise(create(name, in_channels=1, num_classes=3, image_size=SIZE)).eval().to(device)
     backend = TorchBackend(network, device=device, compiled=compiled)
     for batch in (1, 3):
-        x = torch.randn(batch, 1, 64, 48, device=device)
+        x = torch.randn(batch, 1, *SIZE, device=device)
         with torch.inference_mode(), precision(device):
             expected = network(x)
             got = backend(x)

@@ -9,9 +9,9 @@ import SimpleITK as sitk
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-from nnunetv2_levit.environment import set_up_process
 from nnunetv2_levit.inference.predictor import BatchedPredictor
-from tests.conftest import SHARED
+from nnunetv2_levit.nnunet.environment import set_up_process
+from tests.conftest import SHARED, is_there
 from tests.inference.model_folders import REGIONS, write_case, write_model_folder
 
 CPU = torch.device("cpu")
@@ -20,11 +20,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def frame():
     """Four slices, 96 x 80 pixels, of a real frame; smooth noise without the data."""
-    paths = sorted((SHARED / "data" / "acdc").glob("training/patient00*/*_frame01.nii.gz"))
-    if not paths:
+    patients = SHARED / "data" / "acdc"
+    if not is_there(patients, "the real ACDC patients"):
         noise = np.random.default_rng(0).random((4, 12, 10)) * 200
         return np.kron(noise, np.ones((1, 8, 8)))
-    volume = sitk.GetArrayFromImage(sitk.ReadImage(str(paths[0])))
+    path = min(patients.glob("training/patient00*/*_frame01.nii.gz"))
+    volume = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     top, left = ((side - size) // 2 for side, size in zip(volume.shape[1:], (96, 80), strict=True))
     return volume[2:6, top : top + 96, left : left + 80].astype(np.float32)
 

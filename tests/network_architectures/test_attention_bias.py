@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nnunetv2_levit.network_architectures.attention_bias import (
+from nnunetv2_levit.network_architectures.layers.attention_bias import (
     BIAS_POLICIES,
     expand_attention_bias,
     resize_attention_bias_table,

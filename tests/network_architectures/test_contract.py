@@ -8,15 +8,13 @@ import pytest
 import torch
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures import REGISTRY, create
+from nnunetv2_levit.network_architectures import FAMILIES, REGISTRY, create
 
 SIZES = [(32, 32), (40, 56), (96, 96), (112, 112), (224, 256), (320, 320), (512, 512), (97, 131)]
 # Deeper or wider members of classes whose smallest member takes every test: these take those that could tell.
-LARGE = [name for name in REGISTRY if name.startswith(("transfuse", "transunet", "unetr2d", "cats2d"))]
-LARGE = [name for name in LARGE if name != "transfuse_s" and not name.endswith("_1block")]
+LARGE = [name for family in FAMILIES if family.others != "wider" for name in family.not_smallest]
 # These differ from the smallest member of their class by widths alone, once at as many blocks.
-WIDE = [name for name in REGISTRY if name.startswith(("levit_unet_192", "levit_unet_384", "unet2022"))]
-WIDE.remove("unet2022_tiny")
+WIDE = [name for family in FAMILIES if family.others == "wider" for name in family.not_smallest]
 networks = pytest.mark.parametrize("name", [name for name in REGISTRY if name not in LARGE])
 all_networks = pytest.mark.parametrize("name", REGISTRY)
 

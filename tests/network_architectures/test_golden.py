@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nnunetv2_levit.network_architectures import create
+from tests.support import golden
 
 
 def levit_unet_name(key: str) -> str:
@@ -168,9 +169,9 @@ ORDER = dict.fromkeys(LEFT_OUT, (2, 1, 0))
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_golden_case(golden, case):
+def test_golden_case(case):
     name, options, rename = CASES[case]
-    manifest, recorded = golden.load(case)
+    manifest, recorded = golden.recorded(case)
     _, channels, *size = manifest["input_shape"]
     network = create(
         name, in_channels=channels, num_classes=manifest["num_classes"], image_size=tuple(size), **options
@@ -178,14 +179,14 @@ def test_golden_case(golden, case):
     parts: dict[str, list[torch.Tensor]] = {}
     for key, shape in manifest["state"]:
         if (ours := rename(key)) is not None:
-            parts.setdefault(ours, []).append(torch.from_numpy(np.asarray(golden.tensor(key, shape))))
+            parts.setdefault(ours, []).append(torch.from_numpy(golden.draw_tensor(key, shape)))
     state = {key: values[0] if len(values) == 1 else torch.cat(values) for key, values in parts.items()}
-    network.load_state_dict(state, strict=True)
+    network.load_state_dict(state, strict=True, assign=True)
     assert sum(p.numel() for p in network.parameters()) == manifest["parameters"] - LEFT_OUT.get(case, 0)
 
     network.eval()
     with torch.no_grad():
-        outputs = network(torch.from_numpy(golden.image(manifest["input_shape"])))
+        outputs = network(torch.from_numpy(golden.draw_image(manifest["input_shape"])))
     outputs = outputs if isinstance(outputs, list) else [outputs]
     outputs = [outputs[index] for index in ORDER.get(case, range(len(outputs)))]
     assert [list(output.shape) for output in outputs] == manifest["outputs"]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_levit.network_architectures.layer_norm import LayerNorm, norm_channels
+from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
 
 
 @pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16])

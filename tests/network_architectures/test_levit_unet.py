@@ -6,7 +6,8 @@ from torch import nn
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import create
-from nnunetv2_levit.network_architectures.levit_encoder import Attention, stage_grids
+from nnunetv2_levit.network_architectures.layers.grids import stage_grids
+from nnunetv2_levit.network_architectures.levit_unet.attention import Attention
 
 
 def parameters(name, **options):
@@ -37,8 +38,8 @@ def test_skip_connections_carry_what_they_say():
     for skips in range(5):
         network = create("levit_unet_128s", in_channels=1, num_classes=2, image_size=(64, 64), skips=skips).eval()
         maps = [torch.randn(1, c, s, s, requires_grad=True) for c, s in ((16, 32), (32, 16), (64, 8), (128, 4))]
-        sources = network._sources(maps[3], [torch.randn(1, c, s, s) for c, s in ((128, 4), (256, 2), (384, 1))])
-        network.decoder(sources, maps, (64, 64), auxiliary=False)[0].sum().backward()
+        transformer = [torch.randn(1, c, s, s) for c, s in ((128, 4), (256, 2), (384, 1))]
+        network.decoder((maps, transformer), (64, 64), auxiliary=False)[0].sum().backward()
         assert [m.grad is not None for m in maps] == [skips > i for i in range(4)]
 
 
@@ -72,8 +73,8 @@ def test_attention_agrees_with_timms(grid, stride):
 
 
 def test_grids_round_up_as_strided_convolutions_do():
-    assert stage_grids((224, 224)) == ((14, 14), (7, 7), (4, 4))
-    assert stage_grids((40, 56)) == ((3, 4), (2, 2), (1, 1))
+    assert stage_grids((224, 224), first_stride=16, stages=3) == [(14, 14), (7, 7), (4, 4)]
+    assert stage_grids((40, 56), first_stride=16, stages=3) == [(3, 4), (2, 2), (1, 1)]
 
 
 def test_a_smaller_image_uses_the_near_offsets_of_the_biases():

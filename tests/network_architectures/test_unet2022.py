@@ -5,9 +5,11 @@ from safetensors.torch import save_file
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import create
-from nnunetv2_levit.network_architectures.attention_bias import resize_relative_position_table
-from nnunetv2_levit.network_architectures.pi_block import PIBlock, WindowedMixing, shift_mask
-from nnunetv2_levit.network_architectures.unet2022_parts import choose_windows, stage_grids
+from nnunetv2_levit.network_architectures.layers.attention_bias import resize_relative_position_table
+from nnunetv2_levit.network_architectures.layers.grids import stage_grids
+from nnunetv2_levit.network_architectures.unet2022.pi_block import PIBlock
+from nnunetv2_levit.network_architectures.unet2022.window_attention import WindowedMixing, shift_mask
+from nnunetv2_levit.network_architectures.unet2022.windows import choose_windows
 
 
 def build(size="tiny", image_size=(64, 64), in_channels=1, num_classes=9, **options):
@@ -42,7 +44,9 @@ def test_the_window_rule_yields_the_published_lists(size, stride, published):
 def test_windows_fit_every_map_and_divide_those_of_round_sizes(stride):
     for side in range(8 * stride, 1025, 8):
         size = (side, 8 * stride * 3)
-        for window, grid in zip(choose_windows(size, stride), stage_grids(size, stride), strict=True):
+        for window, grid in zip(
+            choose_windows(size, stride), stage_grids(size, first_stride=stride, stages=4), strict=True
+        ):
             assert all(1 <= w <= g for w, g in zip(window, grid, strict=True))
             if side % (8 * stride) == 0:
                 assert grid[0] % window[0] == grid[1] % window[1] == 0

@@ -4,8 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nnunetv2_levit.network_architectures import upsampled_convolution
-from nnunetv2_levit.network_architectures.upsampled_convolution import Source, UpsampledConv2d, pays, resize, upsample
+from nnunetv2_levit.network_architectures.layers import upsampled_convolution
+from nnunetv2_levit.network_architectures.layers.upsampled_convolution import (
+    Source,
+    UpsampledConv2d,
+    pays,
+    resize,
+    upsample,
+)
 
 CASES = {  # sizes of each source, its own first; all end alike
     "doubled": [((7, 5), (14, 10))],

@@ -8,9 +8,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import create
-from nnunetv2_levit.network_architectures.fusion import BiFusion, ChannelGate, SpatialGate
-from nnunetv2_levit.network_architectures.resnetv2_encoder import ResNetV2Encoder
-from nnunetv2_levit.network_architectures.vit_encoder import ViTEncoder, resize_position_embedding
+from nnunetv2_levit.network_architectures.vit_hybrids.fusion import BiFusion, ChannelGate, SpatialGate
+from nnunetv2_levit.network_architectures.vit_hybrids.resnetv2_encoder import ResNetV2Encoder
+from nnunetv2_levit.network_architectures.vit_hybrids.vit_encoder import ViTEncoder, resize_position_embedding
 
 
 def build(name, image_size=(64, 80), in_channels=1, num_classes=4, **options):

@@ -10,7 +10,8 @@ import signal
 import time
 from datetime import datetime
 
-from nnunetv2_levit.study import attempts, work
+from nnunetv2_levit.errors import TrainingStoppedError
+from nnunetv2_levit.study import attempts
 from nnunetv2_levit.study.jobs import attempts_file, evaluation_folder, fold_folder, prediction_folder, report_folder
 from nnunetv2_levit.study.state import test_cases, test_files
 
@@ -55,7 +56,7 @@ def train(study, job, device):
                 (fold / "killed").touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             if asked and len(done) < epochs:
-                raise SystemExit(work.STOPPED)
+                raise TrainingStoppedError("stopped as asked")
     latest.replace(fold / "checkpoint_final.pth")
     (fold / "validation").mkdir(exist_ok=True)
     (fold / "validation" / "summary.json").write_text('{\n    "mean": {}\n}')

@@ -13,6 +13,8 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from nnunetv2.run import run_training as nnunet_run_training
 
+from nnunetv2_levit.errors import NonFiniteLossError, UserError
+from nnunetv2_levit.nnunet.replacements import install, uninstall
 from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
 from nnunetv2_levit.trainers.naming import FAMILIES, trainer_class, truncated_name
 from tests.conftest import DATASET_ID
@@ -35,6 +37,14 @@ def make_trainer(preprocessed, monkeypatch, tmp_path):
         return trainer_class(name)(plans, configuration, 0, dataset, torch.device("cpu"))
 
     return make
+
+
+@pytest.fixture
+def installed():
+    """What stands in nnU-Net's place while it trains one of our trainers."""
+    install()
+    yield
+    uninstall()
 
 
 def batch(trainer, value=None):
@@ -136,20 +146,19 @@ def test_transfuse_weights_three_outputs_of_full_resolution(make_trainer):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_non_finite_loss_stops_with_a_sentence(make_trainer, value, capsys):
+def test_a_non_finite_loss_stops_with_a_sentence(make_trainer, value):
     trainer = make_trainer()
     trainer.initialize()
     trainer.current_epoch = 3
     trainer.on_train_epoch_start()
     trainer.train_step(batch(trainer))
     trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(NonFiniteLossError) as stop:
         trainer.train_step(batch(trainer, value))
-    assert stop.value.code == 2
-    printed = capsys.readouterr().out
-    assert "in epoch 3, batch 1" in printed
-    assert "checkpoint_latest.pth: resume with --c" in printed
-    assert "epoch 3, batch 1" in Path(trainer.log_file).read_text()
+    sentence = str(stop.value)
+    assert "in epoch 3, batch 1" in sentence
+    assert "checkpoint_latest.pth: resume with --c" in sentence
+    assert f"error: {sentence}" in Path(trainer.log_file).read_text()
 
 
 def test_a_checkpoint_is_whole_or_absent(make_trainer, monkeypatch, tmp_path):
@@ -174,15 +183,12 @@ def test_a_checkpoint_is_whole_or_absent(make_trainer, monkeypatch, tmp_path):
     assert not target.exists()  # nor is a left-over partial file taken for one
 
 
-def test_pretrained_weights_are_demanded_at_the_start_and_skipped_afterwards(
-    make_trainer, monkeypatch, tmp_path, capsys
-):
+def test_pretrained_weights_are_demanded_at_the_start_and_skipped_afterwards(make_trainer, monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_levit_weights", str(tmp_path / "weights"))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: (_ for _ in ()).throw(OSError("offline")))
-    with pytest.raises(SystemExit) as stop:
+    with pytest.raises(UserError) as stop:
         make_trainer("LeViTUNetTrainer_128s_pretrained").initialize()
-    assert stop.value.code == 2
-    assert str(tmp_path / "weights" / "levit_128s.fb_dist_in1k.safetensors") in capsys.readouterr().err
+    assert str(tmp_path / "weights" / "levit_128s.fb_dist_in1k.safetensors") in str(stop.value)
 
     scratch = make_trainer("LeViTUNetTrainer_128s")
     scratch.initialize()
@@ -211,6 +217,7 @@ def test_pretrained_weights_reach_the_network_and_the_log(make_trainer, monkeypa
     assert "3 to 1 channels" in Path(trainer.log_file).read_text()
 
 
+@pytest.mark.usefixtures("installed")
 def test_nnunets_pretrained_weights_flag_takes_another_patch_size(make_trainer, tmp_path):
     source = make_trainer(patch=[96, 64])
     source.initialize()
@@ -229,20 +236,17 @@ def test_nnunets_pretrained_weights_flag_takes_another_patch_size(make_trainer, 
             assert torch.equal(value, source.network.state_dict()[key]) == (key not in heads)
 
 
-def test_pretrained_weights_of_another_network_are_refused(make_trainer, tmp_path, capsys):
+@pytest.mark.usefixtures("installed")
+def test_pretrained_weights_of_another_network_are_refused(make_trainer, tmp_path):
     source = make_trainer("LeViTUNetTrainer_192")
     source.initialize()
     source.save_checkpoint(str(tmp_path / "source.pth"))
     (tmp_path / "broken.pth").write_bytes(b"x")
     for name, words in (("source.pth", "does not fit this network"), ("broken.pth", "not a readable")):
-        with pytest.raises(SystemExit) as stop:
+        with pytest.raises(UserError, match=words):
             nnunet_run_training.maybe_load_checkpoint(make_trainer(), False, False, str(tmp_path / name))
-        assert stop.value.code == 2
-        assert words in capsys.readouterr().err
 
 
-def test_a_3d_configuration_is_refused(make_trainer, capsys):
-    with pytest.raises(SystemExit) as stop:
+def test_a_3d_configuration_is_refused(make_trainer):
+    with pytest.raises(UserError, match="trains 2D networks"):
         make_trainer(patch=[16, 48, 48]).initialize()
-    assert stop.value.code == 2
-    assert "trains 2D networks" in capsys.readouterr().err

@@ -1,12 +1,15 @@
 import multiprocessing
 import pickle
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from nnunetv2_levit import trainers
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.trainers import FAMILIES
 from nnunetv2_levit.trainers.levit_unet import PAPER_RECIPE
 from nnunetv2_levit.trainers.naming import parse, trainer_class
@@ -149,6 +152,15 @@ def test_the_name_of_a_truncated_model(name, blocks, expected):
         ("LeViTUNetTrainer_50epochs_conv", "neither a size nor an option"),
         ("LeViTUNetTrainer_", "neither a size nor an option"),
         ("UNet2022Trainer_base_p8_paper", "trained no UNet-2022 base with stem stride 8"),
+        ("LeViTUNetTrainer_conv_identity", "exclude each other"),
+        ("LeViTUNetTrainer_blocks99", "1 to 4 transformer blocks"),
+        ("TransUNetTrainer_blocks13", "1 to 12 transformer blocks"),
+        ("TransFuseTrainer_blocks9", "1 to 8 transformer blocks"),
+        ("UNet2022Trainer_blocks4", "1 to 3 transformer blocks"),
+        ("LeViTUNetTrainer_blocks0", "numbers begin at 1"),
+        ("LeViTUNetTrainer_blocks02", "no leading zeros"),
+        ("LeViTUNetTrainer_0250iterations", "no leading zeros"),
+        ("LeViTUNetTrainer_5epochs_3iterations", "iterations first"),
     ],
 )
 def test_a_name_outside_the_grammar_says_why(name, words):
@@ -156,24 +168,115 @@ def test_a_name_outside_the_grammar_says_why(name, words):
         getattr(trainers, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "canonical"),
+    [
+        ("LeViTUNetTrainer_384", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_384_ds_20epochs", "LeViTUNetTrainer_ds_20epochs"),
+        ("LeViTUNetTrainer_1000epochs", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_250iterations", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_250iterations_1000epochs", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_paper_304epochs", "LeViTUNetTrainer_paper"),
+        ("LeViTUNetTrainer_skips4", "LeViTUNetTrainer"),
+        ("LeViTUNetTrainer_conv_skips3_ds", "LeViTUNetTrainer_conv_ds"),
+        ("LeViTUNetTrainer_192_blocks4", "LeViTUNetTrainer_192"),
+        ("TransUNetTrainer_12blocks", "TransUNetTrainer"),
+        ("TransUNetTrainer_blocks12_ds", "TransUNetTrainer_ds"),
+        ("TransUNetTrainer_blocks3_ds", "TransUNetTrainer_3blocks_ds"),
+        ("UNETR2DTrainer_blocks1", "UNETR2DTrainer_1block"),
+        ("TransFuseTrainer_S_blocks8", "TransFuseTrainer"),
+        ("TransFuseTrainer_L_blocks10_paper_11epochs", "TransFuseTrainer_L_paper"),
+        ("UNet2022Trainer_blocks3", "UNet2022Trainer"),
+        ("UNet2022Trainer_large_nods_paper", "UNet2022Trainer_large_paper"),
+    ],
+)
+def test_a_second_name_of_a_training_is_refused_for_training_and_loaded_for_prediction(name, canonical):
+    cls = getattr(trainers, name)  # as prediction looks it up
+    with pytest.raises(UserError, match=f"{name} is the training {canonical} by a second name"):
+        cls.check_name()
+    getattr(trainers, canonical).check_name()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"{family}Trainer" for family in FAMILIES),
+        "LeViTUNetTrainer_304epochs",
+        "LeViTUNetTrainer_128s_blocks3",  # its stages have 2, 3 and 4
+        "LeViTUNetTrainer_conv_skips2",
+        "LeViTUNetTrainer_paper_1000epochs",
+        "TransFuseTrainer_L_blocks8",
+        "UNet2022Trainer_nods_paper",
+        "TransUNetTrainer_blocks11_pretrained_study_60epochs",
+    ],
+)
+def test_the_one_name_of_a_training_is_kept(name):
+    getattr(trainers, name).check_name()
+
+
 @pytest.mark.parametrize("name", ["nnUNetTrainer", "FooTrainer", "LeViTUNetTrainers", "__wrapped__", "_x"])
 def test_foreign_names_are_left_to_others(name):
     assert not hasattr(trainers, name)
 
 
+def watch_for_biases_that_a_batch_norm_undoes(network):
+    """Set of parameter names, filled by the next forward pass.
+
+    In training a batch norm subtracts each channel's mean, and with it a bias that was added just before: the loss
+    does not depend on such a bias, and its gradient is zero but for rounding, which differs between processors.
+    """
+    undone = set()
+
+    def after_a_layer(layer, _, output, name):
+        if layer.bias is not None:
+            output.bias_just_added = name, output._version  # a version grows where a tensor is changed in place
+
+    def before_a_batch_norm(_, inputs):
+        name, version = getattr(inputs[0], "bias_just_added", (None, None))
+        if name is not None and version == inputs[0]._version:
+            undone.add(name)
+
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.register_forward_pre_hook(before_a_batch_norm)
+        elif isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+            layer.register_forward_hook(partial(after_a_layer, name=f"{name}.bias"))
+    return undone
+
+
 @pytest.mark.parametrize("name", reversed(NETWORKS.values()))
 def test_every_parameter_receives_a_gradient_as_the_trainer_trains(name):
-    """DDP stops at a parameter without gradient; nnU-Net does not look for them."""
+    """DDP stops at a parameter without gradient; nnU-Net does not look for them.
+
+    A gradient is also to be above zero, except where mathematics gives zero: a bias that a batch norm undoes.
+    """
     torch.manual_seed(0)
     cls = trainer_class(name)
     supervised = bool(cls.network_options.get("auxiliary_heads"))
     network = cls.build_network_architecture(None, SimpleNamespace(patch_size=SIZE), 2, 3, supervised).train()
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
+            parameter.add_(torch.empty_like(parameter).uniform_(-0.035, 0.035))
+    undone = watch_for_biases_that_a_batch_norm_undoes(network)
     outputs = network(torch.randn(4, 2, *SIZE))  # four images: no residual branch is dropped for all of them
     outputs = outputs if supervised else [outputs]
     assert len(outputs) == (len(network.deep_supervision_scales) if supervised else 1)
     sum((output * torch.randn_like(output)).mean() for output in outputs).backward()
-    without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.norm() > 0]
-    assert without == []
+    gradients = {name: parameter.grad for name, parameter in network.named_parameters()}
+    assert [name for name, gradient in gradients.items() if gradient is None] == []
+    assert [n for n, gradient in gradients.items() if n not in undone and not gradient.norm() > 0] == []
+
+
+def test_only_biases_right_before_a_batch_norm_count_as_undone():
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)),  # 0: undone
+        *(nn.Conv2d(2, 2, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(2)),  # 2: the activation comes in between
+        *(nn.Conv2d(2, 2, 1, bias=False), nn.BatchNorm2d(2)),  # 5: has none
+        nn.Conv2d(2, 2, 1),  # 7: has no norm
+    ).double()
+    undone = watch_for_biases_that_a_batch_norm_undoes(network)
+    output = network(torch.randn(3, 1, 4, 4, dtype=torch.float64))
+    assert undone == {"0.bias"}
+    (output * torch.randn_like(output)).sum().backward()
+    gradients = {name: parameter.grad.abs().max().item() for name, parameter in network.named_parameters()}
+    assert gradients.pop("0.bias") < 1e-10 < 1e-5 < min(gradients[name] for name in ("2.bias", "7.bias"))

@@ -6,9 +6,8 @@ from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule, learning_rate_factor
 
 
-@pytest.mark.parametrize("decay", ["poly", "cosine"])
-def test_rises_then_falls_to_zero(decay):
-    values = [learning_rate_factor(i / 100, decay=decay, warmup=0.1) for i in range(101)]
+def test_rises_then_falls_to_zero():
+    values = [learning_rate_factor(i / 100, decay="poly", warmup=0.1) for i in range(101)]
     assert values[0] == pytest.approx(0.01)
     assert values[10] == pytest.approx(1)
     assert values[100] == pytest.approx(0, abs=1e-12)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from nnunetv2_levit.errors import STOPPED, TrainingStoppedError, UserError, ending_of
 from nnunetv2_levit.trainers.seeding import NumberedBatches, make_repeatable
-from nnunetv2_levit.trainers.stop_signals import STOPPED, stop_when_asked
+from nnunetv2_levit.trainers.stop_signals import stop_when_asked
 from tests.conftest import DATASET_ID
 
 NAME = "LeViTUNetTrainer_128s_3iterations_2epochs"
@@ -60,9 +61,9 @@ def test_a_stopped_and_resumed_training_ends_with_the_weights_of_an_undisturbed_
         return train_step(batch)
 
     stopped.train_step = step
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(TrainingStoppedError, match=r"after epoch 0; .* resume with --c") as ended:
         stopped.run_training()
-    assert ended.value.code == STOPPED
+    assert ending_of(ended.value) == (str(ended.value), STOPPED)
     assert len(sent) == 3
     assert not final.exists()
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR2)] == handlers
@@ -87,11 +88,19 @@ def test_another_seed_has_other_weights_from_the_start(environment):
     assert any(not torch.equal(a, b) for a, b in zip(states[0], states[2], strict=True))
 
 
-def test_a_seed_that_is_no_number_is_refused_in_a_sentence(environment, capsys):
-    with pytest.raises(SystemExit) as ended:
+def test_a_seed_that_is_no_number_is_refused_in_a_sentence(environment):
+    with pytest.raises(UserError, match="nnUNet_levit_seed is 'one'"):
         trainer(environment, seed="one")
-    assert ended.value.code == 2
-    assert "nnUNet_levit_seed is 'one'" in capsys.readouterr().err
+
+
+def _stops(_):
+    raise TrainingStoppedError("stopped as asked")
+
+
+def test_a_stop_comes_through_from_a_process_of_several_gpus():
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException) as raised:
+        torch.multiprocessing.spawn(_stops, nprocs=1)
+    assert ending_of(raised.value) == ("stopped as asked", STOPPED)
 
 
 class Random:
@@ -161,9 +170,8 @@ def test_a_foreign_trainer_is_seeded_and_stopped_too(tmp_path):
     for one in (first, second):
         make_repeatable(one, 4)
         stop_when_asked(one)
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(TrainingStoppedError, match="after epoch 1"):
             one.run_training()
-        assert ended.value.code == STOPPED
         assert one.saved == [("checkpoint_latest.pth", 2)]
         assert one.loaders == ("its own", "loaders")
         assert "fixes the weights only" in one.said[0]

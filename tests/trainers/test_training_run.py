@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +11,31 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from nnunetv2.run.run_training import run_training_entry
 
-from nnunetv2_levit.environment import VARIABLE, plugin_folder
+from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 from tests.conftest import DATASET_ID, run_program
 
 TRAINER = "LeViTUNetTrainer_128s_3iterations_2epochs"
 CONFIGURATION = "2d_p48x40"
+
+
+# nnUNetv2_train that says when it has begun its second epoch and goes no further: it can be killed there without haste
+HALTING_TRAINING = """
+import sys, time
+from nnunetv2.run.run_training import run_training_entry
+from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
+start = HybridTrainer.on_train_epoch_start
+def halting(self):
+    start(self)
+    if self.current_epoch == 1:
+        print("in the second epoch", flush=True)
+        time.sleep(3600)
+HybridTrainer.on_train_epoch_start = halting
+if __name__ == "__main__":
+    sys.argv[0] = "nnUNetv2_train"
+    run_training_entry()
+"""
 
 
 def arguments(fold):
@@ -37,19 +55,22 @@ def trained(preprocessed):
     assert whole.returncode == 0, whole.stdout
 
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("nnUNetv2_train"), *arguments(0)],
+        [sys.executable, "-c", HALTING_TRAINING, *arguments(0)],
         env={**os.environ, **preprocessed},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
     )
-    checkpoint = model / "fold_0" / "checkpoint_best.pth"  # written at the end of the first epoch
-    deadline = time.monotonic() + 300
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        assert process.poll() is None, "the training ended before it could be killed"
-        time.sleep(0.02)
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("in the second epoch"):
+            break
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "".join(said)
+    process.stdout.close()
+    assert (model / "fold_0" / "checkpoint_best.pth").is_file()  # written at the end of the first epoch
     assert not (model / "fold_0" / "checkpoint_final.pth").exists()
     resumed = train(0, preprocessed, "--c")
     assert resumed.returncode == 0, resumed.stdout
@@ -89,11 +110,12 @@ def test_two_folds_predict_together(trained, preprocessed, tmp_path):
     source = sorted((dataset / "imagesTr").iterdir())[0]
     (images / source.name).symlink_to(source)
     probabilities = {}
-    for folds in ((0,), (1,), (0, 1)):
+    # together as a user would, with processes that read and write; each alone in the command's own process
+    for folds, workers in (((0,), 0), ((1,), 0), ((0, 1), 1)):
         out = tmp_path / "_".join(map(str, folds))
         done = run_program(
             *("nnUNetv2_predict", "-d", DATASET_ID, "-i", images, "-o", out, "-c", CONFIGURATION, "-f", *folds),
-            *("-tr", TRAINER, "-device", "cpu", "-npp", "1", "-nps", "1", "--save_probabilities"),
+            *("-tr", TRAINER, "-device", "cpu", "-npp", workers, "-nps", workers, "--save_probabilities"),
             environment=preprocessed,
         )
         assert done.returncode == 0, done.stdout
@@ -109,17 +131,19 @@ def test_two_folds_predict_together(trained, preprocessed, tmp_path):
     torch.testing.assert_close(ratios[2], (ratios[0] + ratios[1]) / 2, atol=5e-2, rtol=0)
 
 
-@pytest.mark.slow
-def test_without_the_plugin_nnunet_finds_no_trainer_and_a_wrong_name_is_explained(preprocessed):
-    unset = train(0, {**preprocessed, VARIABLE: ""})
-    assert unset.returncode != 0
-    assert "Could not find requested nnunet trainer" in unset.stdout
-    wrong = run_program(
-        *("nnUNetv2_train", DATASET_ID, CONFIGURATION, 0, "-tr", "LeViTUNetTrainer_129s", "-device", "cpu"),
-        environment=preprocessed,
-    )
-    assert wrong.returncode != 0
-    assert "'129s' is neither a size nor an option" in wrong.stdout
+def test_without_the_plugin_nnunet_finds_no_trainer_and_a_wrong_name_is_explained(monkeypatch, capsys):
+    """By the function behind the command ``nnUNetv2_train``: it ends before there is anything to train."""
+    not_found = "Could not find requested nnunet trainer"
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_train", *arguments(0)])
+    monkeypatch.setenv(VARIABLE, "")
+    with pytest.raises(RuntimeError, match=f"{not_found} {TRAINER}"):
+        run_training_entry()
+    monkeypatch.setenv(VARIABLE, str(plugin_folder()))
+    wrong = "LeViTUNetTrainer_129s"
+    monkeypatch.setattr(sys, "argv", [wrong if word == TRAINER else word for word in sys.argv])
+    with pytest.raises(RuntimeError, match=f"{not_found} {wrong}"):
+        run_training_entry()
+    assert "'129s' is neither a size nor an option" in capsys.readouterr().err
 
 
 @pytest.mark.slow

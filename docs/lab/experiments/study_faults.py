@@ -27,10 +27,9 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_levit.configurations import add_configuration
-from nnunetv2_levit.dataset_conversion.acdc import ACDC
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
-from nnunetv2_levit.dataset_conversion.converter import Request, convert
+from nnunetv2_levit.dataset_conversion.convert import convert
+from nnunetv2_levit.nnunet.configurations import add_configuration
 from nnunetv2_levit.study import load_study, status
 from nnunetv2_levit.study.attempts import attempts
 from nnunetv2_levit.study.jobs import attempts_file, fold_folder, jobs_of, lock_file
@@ -73,7 +72,8 @@ def prepare(work: Path) -> None:
     os.environ |= {"nnUNet_n_proc_DA": "1"}
     if (work / "imagesTs").is_dir():
         return
-    convert(ACDC, Request(write_phantom(work / "source", patients=6, size=56, slices=2), DATASET_ID))
+    source = write_phantom(work / "source", patients=6, size=56, slices=2)
+    convert("acdc", source=source, dataset_id=DATASET_ID)
     plan = [Path(sys.executable).with_name("nnUNetv2_plan_and_preprocess"), "-d", str(DATASET_ID), "-c", "2d"]
     subprocess.run([*plan, "-np", "1", "-npfp", "1"], check=True, stdout=subprocess.DEVNULL)
     add_configuration(dataset_id=DATASET_ID, base="2d", patch_size=(48, 40), batch_size=2)

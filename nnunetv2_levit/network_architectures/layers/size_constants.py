@@ -1,0 +1,44 @@
+"""Tensors that follow from sizes alone (interpolation matrices, offsets between tokens), built once for each device."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LARGEST_SIDE = 4096
+_NUMBERS = tuple(range(LARGEST_SIDE + 1))
+
+
+def plain_number(side: int) -> int:
+    """A height or width as a plain number, also while a graph is traced for sizes left open.
+
+    Tracing hands out placeholders for such sizes, from which no constant can be built, and ``int()`` leaves them as
+    they are. An index, however, has to be a number: the graph is then compiled anew for another one.
+    """
+    return _NUMBERS[side]
+
+
+def _build(
+    build: Callable[..., np.ndarray], sizes: tuple[Any, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    with torch.inference_mode(False):  # training may need later what a prediction left in the cache
+        return torch.from_numpy(build(*sizes)).to(device, dtype)
+
+
+_cached = lru_cache(maxsize=512)(_build)
+
+
+@torch.compiler.assume_constant_result
+def size_constant(
+    build: Callable[..., np.ndarray], sizes: tuple[Any, ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """``build(*sizes)`` as a tensor; ``sizes`` must be hashable, of numbers as `plain_number` gives them.
+
+    Not cached while a graph is traced: a fake tensor would stay behind.
+    """
+    if torch.compiler.is_compiling():
+        return _build(build, sizes, dtype, device)
+    return _cached(build, sizes, dtype, device)

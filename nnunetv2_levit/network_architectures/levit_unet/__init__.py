@@ -1,0 +1,1 @@
+"""LeViT-UNet (Xu et al. 2021): encoder, decoder, model."""

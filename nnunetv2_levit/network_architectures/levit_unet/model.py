@@ -1,0 +1,104 @@
+"""LeViT-UNet (Xu et al. 2021, arXiv 2107.08623): a LeViT encoder with a convolutional U-Net decoder.
+
+Follows the authors' code where it and the paper differ: attention before MLP, batch norm after each linear layer, the
+logits predicted at half resolution and upsampled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.base import SegmentationNetwork, check_blocks, check_choice
+from nnunetv2_levit.network_architectures.layers.attention_bias import (
+    BiasPolicy,
+    check_bias_policy,
+    resize_attention_bias_table,
+)
+from nnunetv2_levit.network_architectures.layers.grids import Grid
+from nnunetv2_levit.network_architectures.levit_unet.decoder import SCALES, LeViTUNetDecoder
+from nnunetv2_levit.network_architectures.levit_unet.encoder import LeViTEncoder
+from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
+from nnunetv2_levit.network_architectures.pretrained import LoadReport, PretrainedPart, WeightSource
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from nnunetv2_levit.network_architectures.base import SharedArguments
+
+
+class LeViTUNet(SegmentationNetwork):
+    """LeViT-UNet of one of the paper's three sizes; auxiliary heads at 1/4 and 1/8 are not in the paper.
+
+    ``forward`` takes H and W of at most those of ``image_size``, which sets the extent of the attention biases.
+
+    Args:
+        variant: "128s", "192" or "384".
+        transformer: False gives the paper's "-Conv" networks (Table 3), which decode c4 alone.
+        skips: how many skip connections, from c1 inwards (Table 4): 0 to 4. Without a transformer c4 is the decoder's
+            only input and stays.
+        identity_attention: every token attends to itself alone (an ablation; queries, keys and biases are left out).
+        blocks: at most that many blocks in each transformer stage (the first ones); None keeps all.
+        drop_path: probability of dropping a residual branch; None takes LeViT's own (0, 0, 0.1).
+        bias_policy: how the attention biases of weights for another image size are resized, "extend" or "scale"; see
+            `resize_attention_bias_table`.
+        shared: see `SegmentationNetwork`; ``pretrained`` is a LeViT classifier.
+    """
+
+    deep_supervision_scales = SCALES
+    encoder: LeViTEncoder
+
+    def __init__(
+        self,
+        *,
+        variant: str,
+        transformer: bool = True,
+        skips: int = SKIPS,
+        identity_attention: bool = False,
+        blocks: int | None = None,
+        drop_path: float | None = None,
+        bias_policy: BiasPolicy = "extend",
+        **shared: Unpack[SharedArguments],
+    ) -> None:
+        super().__init__(**shared)
+        check_choice("LeViT-UNet variant", variant, LEVIT_VARIANTS)
+        if skips not in range(5):
+            raise UserError(f"LeViT-UNet has 0 to 4 skip connections, not {skips!r}")
+        size = LEVIT_VARIANTS[variant]
+        check_blocks(f"each stage of LeViT-UNet {variant}", blocks, max(size.depths))
+        check_bias_policy(bias_policy)
+        self.identity_attention, self.bias_policy = identity_attention, bias_policy
+        self.table_kind = f"attention biases (policy {bias_policy})"
+        self.pretrained_parts = (PretrainedPart(size.timm_tag, ((r"encoder\.(.+)", r"\1"),)),)
+        self.encoder = LeViTEncoder(
+            variant=size,
+            in_channels=self.in_channels,
+            image_size=self.image_size,
+            transformer=transformer,
+            identity_attention=identity_attention,
+            blocks=blocks,
+            drop_path=drop_path,
+        )
+        width = size.widths[0]
+        self.decoder = LeViTUNetDecoder(
+            stem_widths=(width // 8, width // 4, width // 2, width),
+            transformer_widths=size.widths if transformer else (),
+            num_classes=self.num_classes,
+            skips=skips,
+            auxiliary_heads=self.auxiliary_heads,
+        )
+        self._complete()
+
+    def table_grids(self, image_size: Grid) -> dict[str, Grid]:
+        return {f"encoder.{name}": grid for name, grid in self.encoder.bias_grids(image_size).items()}
+
+    def resize_table(self, table: Tensor, *, old_grid: Grid, new_grid: Grid) -> Tensor:
+        return resize_attention_bias_table(table, old_grid=old_grid, new_grid=new_grid, policy=self.bias_policy)
+
+    def load_pretrained(self, sources: WeightSource | Sequence[WeightSource]) -> LoadReport:
+        if self.identity_attention:
+            raise UserError("LeViT-UNet with identity attention has no pretrained weights: train it from scratch")
+        return super().load_pretrained(sources)

@@ -1,0 +1,59 @@
+"""`nnUNetv2_train -pretrained_weights` between patch sizes.
+
+nnU-Net demands equal shapes of everything but the segmentation heads, and bias tables depend on the patch size. Its
+loader offers no hook, so `replacements` puts this one in its place: networks that can adapt a state dict get theirs
+adapted, all others go to nnU-Net's own function.
+"""
+
+from typing import Any
+
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights as nnunet_load_pretrained_weights
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.checkpoints import check_checkpoint, load_checkpoint, trusted_by_environment
+
+SEGMENTATION_HEADS = ".seg_layers."
+
+
+def unwrapped(network: nn.Module) -> Any:
+    """The network itself, inside DistributedDataParallel and torch.compile's wrapper."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = False) -> None:
+    """Same call as nnU-Net's: everything but the segmentation heads, bias tables resized to the patch size.
+
+    Raises:
+        UserError: an unreadable file, one that may run code, or weights of another network.
+    """
+    module = unwrapped(network)
+    trust = trusted_by_environment()
+    if not hasattr(module, "adapt_state_dict"):
+        check_checkpoint(fname, trust=trust, keys=("network_weights",))
+        nnunet_load_pretrained_weights(network, fname, verbose)
+        return
+    checkpoint = load_checkpoint(fname, trust=trust)
+    try:
+        arguments = checkpoint["init_args"]
+        configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"])
+        state = module.adapt_state_dict(checkpoint["network_weights"], image_size=tuple(configuration.patch_size))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{fname} is not an nnU-Net checkpoint of a 2D network ({error!r})") from error
+    merged = module.state_dict()
+    for name, current in merged.items():
+        if SEGMENTATION_HEADS in name:
+            continue
+        if name not in state or state[name].shape != current.shape:
+            raise UserError(
+                f"{fname} does not fit this network at {name}: pretrained weights must come from the same "
+                "architecture with the same number of input channels"
+            )
+        merged[name] = state[name]
+    module.load_state_dict(merged)
+    print(f"Pretrained weights from {fname}: everything but the segmentation heads.")
