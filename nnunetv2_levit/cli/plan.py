@@ -5,6 +5,7 @@ import contextlib
 import io
 import math
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 
 from nnunetv2_levit import schemas
@@ -43,7 +44,6 @@ CLASSES = {
 
 
 def _check_class(flag: str, name: str) -> None:
-    import nnunetv2
     from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 
     default, package = CLASSES[flag]
@@ -52,7 +52,7 @@ def _check_class(flag: str, name: str) -> None:
     found = None
     # names of nnU-Net's modules have a meaning of their own to its search
     if name.isidentifier():
-        folder = str(Path(nnunetv2.__path__[0]) / package)
+        folder = str(files("nnunetv2") / package)
         with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):
             found = recursive_find_python_class(folder, name, current_module=f"nnunetv2.{package}")
     if not isinstance(found, type):
