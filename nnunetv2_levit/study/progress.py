@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from nnunetv2_levit.evaluation.training_curves import EPOCH, PSEUDO_DICE, SCALARS
+from nnunetv2_levit.evaluation.training_logs import EPOCH, PSEUDO_DICE, SCALARS
 
 TAIL = 16 * 1024
 FACTS = "study_training.json"

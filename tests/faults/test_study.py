@@ -60,7 +60,7 @@ FAULTS = {
     "a missing dataset": (replaced("dataset = 27", "dataset = 28"), ["no dataset with id 28", "preprocess"]),
     "a dataset of the wrong type": (replaced("dataset = 27", "dataset = 2.5"), ["dataset", "2.5"]),
     "missing plans": (replaced("seeds =", 'plans = "Other"\nseeds ='), ["Other.json", "nnUNetv2_plan_and_preprocess"]),
-    "empty plans": (no_configurations, ["no configuration 2d"]),
+    "empty plans": (no_configurations, ["nnUNetPlans.json", "configurations", "plan the dataset anew"]),
     "a missing configuration": (replaced("seeds =", 'configurations = ["2d_x"]\nseeds ='), ["2d_x", "3d_fullres"]),
     "a 3D configuration for our trainers": (
         replaced("seeds =", 'configurations = ["3d_fullres"]\nseeds ='),
