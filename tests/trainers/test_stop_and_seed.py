@@ -3,12 +3,15 @@
 import multiprocessing
 import os
 import signal
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
 
+from nnunetv2_levit.cli.exit_codes import exit_on_user_error
 from nnunetv2_levit.errors import STOPPED, TrainingStoppedError, UserError, ending_of
+from nnunetv2_levit.nnunet.plugin.nnunetv2_levit_plugin import _one_sentence
 from nnunetv2_levit.trainers.seeding import NumberedBatches, make_repeatable
 from nnunetv2_levit.trainers.stop_signals import stop_when_asked
 from tests.conftest import DATASET_ID
@@ -93,14 +96,21 @@ def test_a_seed_that_is_no_number_is_refused_in_a_sentence(environment):
         trainer(environment, seed="one")
 
 
-def _stops(_):
-    raise TrainingStoppedError("stopped as asked")
-
-
 def test_a_stop_comes_through_from_a_process_of_several_gpus():
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException) as raised:
-        torch.multiprocessing.spawn(_stops, nprocs=1)
-    assert ending_of(raised.value) == ("stopped as asked", STOPPED)
+    """As torch.multiprocessing hands it on, which tests/nnunet/test_replacements.py sees with a real process."""
+    said = "".join(traceback.format_exception(TrainingStoppedError("stopped as asked")))
+    handed_on = torch.multiprocessing.ProcessRaisedException(said, error_index=1, error_pid=2)
+    assert ending_of(handed_on) == ("stopped as asked", STOPPED)
+
+
+def test_a_stop_ends_nnunets_commands_and_ours_with_a_code_of_its_own(capsys):
+    error = TrainingStoppedError("stopped as asked")
+    with pytest.raises(SystemExit) as of_nnunet:
+        _one_sentence(type(error), error, None)
+    with pytest.raises(SystemExit) as of_ours, exit_on_user_error():
+        raise error
+    assert (of_nnunet.value.code, of_ours.value.code) == (STOPPED, STOPPED)
+    assert capsys.readouterr().err == "stopped as asked\n" * 2
 
 
 class Random:
