@@ -107,7 +107,7 @@ def evaluation_markdown(result: Mapping[str, Any]) -> str:
         _empty_table(result),
     ]
     if "protocol" in result:
-        lines += [f"## Protocol {result['protocol']['name']}", "", _protocol_table(result["protocol"])]
+        lines += [f"## Protocol {result['protocol']['name']}", "", protocol_table(result["protocol"])]
     lines += ["## Definitions", ""]
     lines += [f"- {heading}: {result['definitions'][metric]}" for metric, heading in headings.items()]
     return "\n".join(lines) + "\n"
@@ -125,7 +125,7 @@ def _empty_table(result: Mapping[str, Any]) -> str:
     return markdown_table(["structure", "where", "cases", "which", "rule"], rows)
 
 
-def _protocol_table(protocol: Mapping[str, Any]) -> str:
+def protocol_table(protocol: Mapping[str, Any]) -> str:
     """A paper's own figures, named as such."""
 
     def cells(values: Mapping[str, float]) -> list[str]:
@@ -161,7 +161,7 @@ def evaluation_csv(result: Mapping[str, Any]) -> str:
     return csv_table(head, rows)
 
 
-def comparison_markdown(result: Mapping[str, Any]) -> str:
+def comparison_table(result: Mapping[str, Any]) -> str:
     """All differences of a comparison, one row each."""
     rows = []
     for row in result["comparisons"]:
@@ -185,6 +185,11 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
             ]
         )
     head = ["model", "metric", "structure", result["reference"], "model's", "difference", "95 % interval", "p"]
+    return markdown_table([*head, "p (Holm)", "patients"], rows)
+
+
+def comparison_markdown(result: Mapping[str, Any]) -> str:
+    """All differences of a comparison, and what its words mean."""
     models = "; ".join(_pooled_model(model) for model in result["models"])
     reference = markdown_text(result["reference"])
     return "\n".join(
@@ -195,7 +200,7 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
             f"averaged). Interval: {result['interval']}. p: {result['test']}; a dash where fewer than six patients "
             "make a test pointless.",
             "",
-            markdown_table([*head, "p (Holm)", "patients"], rows),
+            comparison_table(result),
         ]
     )
 

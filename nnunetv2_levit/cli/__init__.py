@@ -26,6 +26,7 @@ from nnunetv2_levit.cli import (
     plan,
     predict,
     report,
+    study,
     train,
     trainers,
     truncate,
@@ -39,7 +40,7 @@ SUBCOMMANDS: tuple[ModuleType, ...] = (
     *(env, enable, disable, trainers),
     *(convert, inspect, configure),
     *(benchmark, export, truncate, predict),
-    *(evaluate, compare, report, curves),
+    *(evaluate, compare, report, curves, study),
     demo,
 )
 PASSED_THROUGH = {"train": train.PROGRAM, "plan": plan.PROGRAM}

@@ -4,17 +4,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from nnunetv2_levit.errors import EXIT_CODE, sentence_of
+from nnunetv2_levit.errors import ending_of
 
 
 @contextmanager
 def exit_on_user_error() -> Iterator[None]:
-    """End the program with the sentence on standard error and exit code 2, without a traceback."""
+    """End the program with the sentence on standard error, without a traceback: exit code 2, or 75 after a stop."""
     try:
         yield
     except Exception as error:
-        sentence = sentence_of(error)
-        if sentence is None:
+        ending = ending_of(error)
+        if ending is None:
             raise
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
-        raise SystemExit(EXIT_CODE) from None
+        line, code = ending
+        print(line, file=sys.stderr, flush=True)
+        raise SystemExit(code) from None

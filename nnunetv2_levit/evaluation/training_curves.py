@@ -8,21 +8,12 @@ from typing import Any
 
 from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.evaluation.training_logs import EPOCH, PSEUDO_DICE, SCALARS, VALIDATION_DICE
 from nnunetv2_levit.figures import draw_training_curves
 from nnunetv2_levit.files import beside, check_writable, read_json, write_json, write_whole, written_together
 
-STAMP = r"^\S+ \S+: "
-EPOCH = re.compile(STAMP + r"Epoch (\d+)\s*$")
-PSEUDO_DICE = re.compile(STAMP + r"Pseudo dice \[(.*)\]")
-VALIDATION_DICE = re.compile(STAMP + r"Mean Validation Dice:\s+(\S+)")
 WRAPPED = re.compile(r"np\.float\d+\(([^()]*)\)")
 MOST_EPOCHS = 10**6
-SCALARS = {
-    "learning_rate": re.compile(STAMP + r"Current learning rate: (\S+)"),
-    "train_loss": re.compile(STAMP + r"train_loss (\S+)"),
-    "val_loss": re.compile(STAMP + r"val_loss (\S+)"),
-    "seconds": re.compile(STAMP + r"Epoch time: (\S+) s"),
-}
 
 
 def _number(text: str, place: str) -> float | None:

@@ -192,6 +192,45 @@ TRAINER_ROWS = (
     Row(f"{TRAINER}.print_to_log_file", Use.CALLED, "the trainer's log", says=("also_print_to_console",)),
 )
 
+# trainers/seeding.py and trainers/stop_signals.py wrap methods of a trainer that is made, ours or another
+WRAPPED_ROWS = (
+    Row(
+        f"{TRAINER}.run_training",
+        Use.OVERRIDDEN,
+        "signals are noted within it; it counts on from current_epoch, and an epoch ends with on_epoch_end",
+        parameters=("self",),
+        says=("range(self.current_epoch, self.num_epochs)", "self.on_train_epoch_start()", "self.on_epoch_end()"),
+    ),
+    Row(
+        f"{TRAINER}.on_epoch_end",
+        Use.OVERRIDDEN,
+        "a training that was asked to stop saves and ends after it",
+        parameters=("self",),
+        says=("self.current_epoch += 1",),
+    ),
+    Row(
+        f"{TRAINER}.on_train_end",
+        Use.COPIED,
+        "a checkpoint holds the number of the next epoch: the counter is one less while it is written",
+        says=("self.current_epoch -= 1", "checkpoint_final.pth", "checkpoint_latest.pth"),
+    ),
+    Row(
+        f"{TRAINER}.get_dataloaders",
+        Use.OVERRIDDEN,
+        "the workers are forked with signals blocked; with no worker processes it returns the loaders as they are, "
+        "which are then numbered",
+        parameters=("self",),
+        says=("get_allowed_n_proc_DA()", "SingleThreadedAugmenter(dl_tr, None)", "return mt_gen_train, mt_gen_val"),
+    ),
+    _attributes(TRAINER, "the processes of several GPUs agree to stop", "self.is_ddp ="),
+    Row(
+        "nnunetv2.utilities.default_n_proc_DA.get_allowed_n_proc_DA",
+        Use.CALLED,
+        "how many worker processes load batches",
+        says=("nnUNet_n_proc_DA",),
+    ),
+)
+
 TRAINING_ROWS = (
     Row(
         "nnunetv2.run.run_training.load_pretrained_weights",
@@ -205,6 +244,20 @@ TRAINING_ROWS = (
         Use.CALLED,
         "for networks that can't adapt a state dict",
         parameters=("network, fname, verbose",),
+    ),
+    Row(
+        "nnunetv2.run.run_training.get_trainer_from_args",
+        Use.CALLED,
+        "the trainer of a study's training (study/train.py)",
+        parameters=(
+            "dataset_name_or_id, configuration, fold, trainer_name, plans_identifier, continue_training, device",
+        ),
+    ),
+    Row(
+        "nnunetv2.run.run_training.maybe_load_checkpoint",
+        Use.CALLED,
+        "a study's training that goes on, or is only validated (study/train.py)",
+        parameters=("nnunet_trainer, continue_training, validation_only, pretrained_weights_file",),
     ),
     Row(
         "nnunetv2.run.run_training.maybe_load_checkpoint",
@@ -447,6 +500,12 @@ PLANS_ROWS = (
         says=("nnUNet_extTrainer", "os.pathsep", "Could not find requested nnunet trainer"),
     ),
     Row(
+        "nnunetv2.utilities.find_class_by_name.recursive_find_python_class",
+        Use.CALLED,
+        "planners and preprocessors by name (cli/plan.py)",
+        parameters=("folder, class_name, current_module, base_folder, verbose, cleanup_imports_from_base_folder",),
+    ),
+    Row(
         "nnunetv2.utilities.find_class_by_name._recursive_find_python_class",
         Use.CALLED,
         "asks each module by hasattr, which the plug-in's __getattr__ answers",
@@ -481,7 +540,7 @@ PLANS_ROWS = (
     ),
 )
 
-ROWS = (*TRAINER_ROWS, *TRAINING_ROWS, *PREDICTION_ROWS, *PLANS_ROWS)
+ROWS = (*TRAINER_ROWS, *WRAPPED_ROWS, *TRAINING_ROWS, *PREDICTION_ROWS, *PLANS_ROWS)
 
 
 def located(name: str) -> Any:

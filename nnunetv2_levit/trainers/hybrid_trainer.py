@@ -25,6 +25,8 @@ from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
 from nnunetv2_levit.trainers.multi_scale import rescaled
 from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule
+from nnunetv2_levit.trainers.seeding import make_repeatable_if_asked
+from nnunetv2_levit.trainers.stop_signals import stop_when_asked
 
 
 def newest_checkpoint(path: Path, *, trust: bool) -> Path:
@@ -90,6 +92,8 @@ class HybridTrainer(nnUNetTrainer):
         self.enable_deep_supervision = bool(self.network_options.get("auxiliary_heads", False))
         self._iteration = 0
         self._weights_come_from_checkpoint = False
+        make_repeatable_if_asked(self)
+        stop_when_asked(self)
 
     @staticmethod
     def check_name() -> None:

@@ -118,11 +118,14 @@ def test_a_sentence_comes_through_from_a_process_of_several_gpus():
 def test_only_the_command_line_and_the_plugin_end_a_program():
     package = Path(nnunetv2_levit.__file__).parent
     allowed = (package / "cli", package / "nnunet" / "plugin")
+    # programs too: what a queue starts for each job of a study (foreign trainers may end it, which it notes), and what
+    # submitit runs within a Slurm job, which has no result where Slurm starts the job again
+    workers = [package / "study" / name for name in ("__main__.py", "work.py", "slurm.py")]
     ending = {"SystemExit", "sys.exit", "exit", "quit", "os._exit"}
     found = [
         f"{path.relative_to(package)}:{node.lineno}"
         for path in sorted(package.rglob("*.py"))
-        if not any(folder in path.parents for folder in allowed)
+        if path not in workers and not any(folder in path.parents for folder in allowed)
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in ending
     ]

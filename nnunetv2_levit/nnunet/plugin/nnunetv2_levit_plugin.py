@@ -8,22 +8,25 @@ from types import TracebackType
 from typing import Any
 
 from nnunetv2_levit import trainers
-from nnunetv2_levit.errors import EXIT_CODE, sentence_of
+from nnunetv2_levit.errors import ending_of
 from nnunetv2_levit.nnunet.replacements import install
 
 
 def _one_sentence(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """As `sys.excepthook` of nnU-Net's commands: what a user can mend ends them with a sentence and exit code 2.
+    """As `sys.excepthook` of nnU-Net's commands: what a user can mend ends them with a sentence and exit code 2,
+    a stop that was asked for with exit code 75.
+
 
     Python ends a program with the code of a SystemExit that the hook raises. A training on several GPUs by plain
     nnUNetv2_train never imports this in the process that the user started: there the sentence ends torch's traceback.
     """
-    sentence = sentence_of(error)
-    if sentence is None:
+    ending = ending_of(error)
+    if ending is None:
         sys.__excepthook__(kind, error, trace)
         return
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
-    raise SystemExit(EXIT_CODE)
+    line, code = ending
+    print(line, file=sys.stderr, flush=True)
+    raise SystemExit(code)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,368 @@
+"""The study's file: what is compared, on which data, and what computes it. Read and checked as a whole."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.environment import dataset_folder
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+EXECUTORS = ("local", "slurm", "print")
+METRICS = ("dice", "hd95", "asd", "nsd")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True)
+class Test:
+    """Images that no fold was trained on, and their labels where there are any."""
+
+    images: Path
+    labels: Path | None = None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Flags of the prediction of the test images; ``parts`` are predicted independently of one another."""
+
+    parts: int = 1
+    step_size: float = 0.5
+    mirroring: bool = True
+    save_probabilities: bool = False
+    preprocessing_workers: int = 3
+    exporting_workers: int = 3
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured; see `evaluation.evaluate.evaluate`. ``metrics`` are those of the page's first table."""
+
+    metrics: tuple[str, ...] = ("dice", "hd95")
+    tolerance: float = 2.0
+    protocol: str | None = None
+    patient_pattern: str | None = None
+    paper_dataset: str | None = None
+    workers: int = 4
+
+
+@dataclass(frozen=True)
+class Local:
+    """Devices of this machine; one that is named twice trains two at a time."""
+
+    devices: tuple[str, ...] = ("cuda:0",)
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """Resources of one training. ``array_limit`` is how many run at once, ``array_size`` the cluster's MaxArraySize."""
+
+    partition: str | None = None
+    gpus: int = 1
+    cpus: int = 8
+    memory_gb: float = 32
+    time_minutes: int = 24 * 60
+    array_limit: int = 16
+    array_size: int = 1000
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    seconds_per_epoch: float | None = None
+    setup: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A parsed file. Relative paths in it are relative to the file's folder."""
+
+    file: Path
+    name: str
+    folder: Path
+    dataset: str
+    configurations: tuple[str, ...]
+    trainers: tuple[str, ...]
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    reference: str
+    plans: str = "nnUNetPlans"
+    executor: str = "local"
+    scheduler: str = "sbatch"
+    names: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    test: Test | None = None
+    prediction: Prediction = Prediction()
+    evaluation: Evaluation = Evaluation()
+    local: Local = Local()
+    slurm: Slurm = Slurm()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one training."""
+        return 1 if self.executor == "local" else max(1, self.slurm.gpus)
+
+
+def _refuse(file: Path, sentence: str) -> UserError:
+    return UserError(f"{file}: {sentence}")
+
+
+_NUMBER = (int, float)
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "a text"),
+    "str | None": ((str,), "a text"),
+    "int": ((int,), "a whole number"),
+    "float": (_NUMBER, "a number"),
+    "float | None": (_NUMBER, "a number"),
+    "bool": ((bool,), "true or false"),
+}
+
+
+class _Table:
+    """One table of the file: takes values out by key, with their types checked, and refuses what is left over."""
+
+    def __init__(self, file: Path, name: str, content: Any) -> None:
+        self.file, self.name = file, name
+        if not isinstance(content, dict):
+            raise _refuse(file, f"[{name}] must be a table")
+        self.content = dict(content)
+
+    def refuse(self, sentence: str) -> UserError:
+        return _refuse(self.file, f"[{self.name}] {sentence}")
+
+    def take(self, key: str, kind: str, default: Any = ...) -> Any:
+        if key not in self.content:
+            if default is ...:
+                raise self.refuse(f"has no {key}: add it")
+            return default
+        value = self.content.pop(key)
+        types, words = _KINDS[kind]
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise self.refuse(f"{key} must be {words}, not {value!r}")
+        return value
+
+    def texts(self, key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
+        return self._list(key, str, "texts", default)
+
+    def numbers(self, key: str, default: Sequence[int] | None = None) -> tuple[int, ...]:
+        values = self._list(key, int, "whole numbers", default)
+        if any(isinstance(value, bool) or value < 0 for value in values):
+            raise self.refuse(f"{key} must be whole numbers of 0 or more, not {list(values)}")
+        return values
+
+    def _list(self, key: str, kind: type, words: str, default: Sequence[Any] | None) -> tuple[Any, ...]:
+        if key not in self.content and default is not None:
+            return tuple(default)
+        value = self.content.pop(key, None)
+        if not isinstance(value, list) or not value or not all(isinstance(item, kind) for item in value):
+            raise self.refuse(f"{key} must be a list of {words} such as {key} = [...], not {value!r}")
+        return tuple(value)
+
+    def path(self, key: str, default: Path | None = None) -> Path | None:
+        text = self.take(key, "str", None)
+        return default if text is None else (self.file.parent / Path(text).expanduser()).resolve()
+
+    def dataclass(self, kind: type) -> Any:
+        """The remaining keys as the fields of a dataclass of plain values."""
+        values = {}
+        for one in fields(kind):
+            if one.name not in self.content:
+                continue
+            annotation = one.type if isinstance(one.type, str) else str(one.type)
+            if one.name == "extra":
+                values[one.name] = self.content.pop(one.name)
+                if not isinstance(values[one.name], dict):
+                    raise self.refuse("extra must be a table of sbatch's flags")
+            elif "tuple" in annotation:
+                values[one.name] = self.texts(one.name)
+            else:
+                values[one.name] = self.take(one.name, getattr(one.type, "__name__", annotation))
+        return kind(**values)
+
+    def nothing_left(self, known: Sequence[str] = ()) -> None:
+        if self.content:
+            what = f"; it may have {', '.join(known)}" if known else ""
+            raise self.refuse(f"has the unknown key {min(self.content)}{what}")
+
+
+def _at_least(table: _Table, settings: Any, **limits: float) -> None:
+    for key, least in limits.items():
+        value = getattr(settings, key)
+        if value is not None and not value >= least:
+            raise table.refuse(f"{key} must be at least {least:g}, not {value:g}")
+
+
+def _distinct(table: _Table, key: str, values: Sequence[Any]) -> None:
+    repeated = [value for value in values if list(values).count(value) > 1]
+    if repeated:
+        raise table.refuse(f"{key} names {repeated[0]!r} twice")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no study {file}: `nnunetv2_levit study init -d DATASET` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} can't be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{file} is not TOML ({error}): mend that line") from None
+
+
+def load_study(file: str | Path, *, executor: str | None = None) -> Study:
+    """Read a study's file and check everything that it says by itself; nothing is started or written.
+
+    Args:
+        executor: use this one whatever the file says.
+
+    Raises:
+        UserError: no such file, no TOML, or a key or value that is missing, unknown or impossible.
+    """
+    file = Path(file).resolve()
+    content = _read(file)
+    tables = {name: _Table(file, name, content.pop(name, {})) for name in _TABLES}
+    if content:
+        raise _refuse(file, f"has the unknown table [{min(content)}]; tables are {', '.join(_TABLES)}")
+    settings = {name: build(tables[name]) for name, build in _TABLES.items()}
+    general = settings.pop("study")
+    chosen = settings.pop("executor")
+    if executor is not None:
+        chosen["executor"] = executor
+    study = Study(file=file, **general, **chosen, **settings)
+    for table in tables.values():
+        table.nothing_left()
+    return study
+
+
+def _study(table: _Table) -> dict[str, Any]:
+    file = table.file
+    dataset = table.content.pop("dataset", None)
+    if isinstance(dataset, bool) or not isinstance(dataset, int | str):
+        raise table.refuse(f"dataset must be nnU-Net's number or name of it, not {dataset!r}")
+    result = {
+        "name": table.take("name", "str", file.stem),
+        "folder": table.path("folder", file.with_suffix("")),
+        "configurations": table.texts("configurations", ["2d"]),
+        "trainers": table.texts("trainers"),
+        "folds": table.numbers("folds", range(5)),
+        "seeds": table.numbers("seeds", [0]),
+        "plans": table.take("plans", "str", "nnUNetPlans"),
+    }
+    result["reference"] = table.take("reference", "str", result["trainers"][0])
+    for key in ("configurations", "trainers", "folds", "seeds"):
+        _distinct(table, key, result[key])
+    for name in (*result["configurations"], *result["trainers"], result["plans"]):
+        if NAME.fullmatch(name) is None or "__" in name:
+            raise table.refuse(f"names {name!r}, which is no name of a trainer, configuration or plans")
+    if result["reference"] not in result["trainers"]:
+        raise table.refuse(f"the reference {result['reference']!r} is not one of the trainers: name one of them")
+    if result["folder"] == file or (result["folder"].exists() and not result["folder"].is_dir()):
+        raise table.refuse(f"folder names {result['folder']}, which is a file: name a folder")
+    table.nothing_left([*result, "dataset"])
+    advice = "check [study] dataset, or plan and preprocess that dataset first"
+    result["dataset"] = dataset_folder("nnUNet_preprocessed", dataset, advice=f"{advice} ({file})").name
+    return result
+
+
+def _texts_by_name(table: _Table) -> dict[str, str]:
+    result = {}
+    for key in list(table.content):
+        value = table.content.pop(key)
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise table.refuse(f"{key} must be a text, not {value!r}")
+        result[key] = str(value)
+    return result
+
+
+def _environment(table: _Table) -> dict[str, str]:
+    result = _texts_by_name(table)
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        if name in result:
+            why = "a study keeps results of its own" if name == "nnUNet_results" else "export it as for nnU-Net"
+            raise table.refuse(f"can't set {name}: {why}")
+    return result
+
+
+def _test(table: _Table) -> Test | None:
+    images, labels = table.path("images"), table.path("labels")
+    if images is None and labels is not None:
+        raise table.refuse("has labels and no images: add images")
+    return None if images is None else Test(images, labels)
+
+
+def _prediction(table: _Table) -> Prediction:
+    result = table.dataclass(Prediction)
+    _at_least(table, result, parts=1, preprocessing_workers=0, exporting_workers=0)
+    if not 0 < result.step_size <= 1:
+        raise table.refuse(f"step_size must be more than 0 and at most 1, not {result.step_size}")
+    return result
+
+
+def _evaluation(table: _Table) -> Evaluation:
+    result = table.dataclass(Evaluation)
+    _at_least(table, result, tolerance=0, workers=1)
+    _distinct(table, "metrics", result.metrics)
+    for metric in result.metrics:
+        if metric not in METRICS:
+            raise table.refuse(f"metrics names {metric!r}: choose among {', '.join(METRICS)}")
+    return result
+
+
+def _local(table: _Table) -> Local:
+    result = table.dataclass(Local)
+    for device in result.devices:
+        if re.fullmatch(r"cpu|mps|cuda(:\d+)?", device) is None:
+            raise table.refuse(f"devices names {device!r}: write cuda:0, cuda:1 and so on, cpu or mps")
+    return result
+
+
+def _slurm(table: _Table) -> Slurm:
+    result = table.dataclass(Slurm)
+    _at_least(table, result, gpus=0, cpus=1, time_minutes=1, array_limit=1, array_size=1, seconds_per_epoch=0.001)
+    if not result.memory_gb > 0:
+        raise table.refuse(f"memory_gb must be more than 0, not {result.memory_gb}")
+    return result
+
+
+def _executor(table: _Table) -> dict[str, str]:
+    result = {
+        "executor": table.take("kind", "str", "local"),
+        "scheduler": table.take("scheduler", "str", "sbatch"),
+    }
+    if result["executor"] not in EXECUTORS:
+        raise table.refuse(f"kind must be one of {', '.join(EXECUTORS)}, not {result['executor']!r}")
+    if result["scheduler"] not in ("sbatch", "bsub"):
+        raise table.refuse(f"scheduler must be sbatch or bsub, not {result['scheduler']!r}")
+    return result
+
+
+_TABLES: dict[str, Callable[[_Table], Any]] = {
+    "study": _study,
+    "names": _texts_by_name,
+    "environment": _environment,
+    "test": _test,
+    "prediction": _prediction,
+    "evaluation": _evaluation,
+    "executor": _executor,
+    "local": _local,
+    "slurm": _slurm,
+}
+
+
+def job_environment(study: Study, *, seed: int) -> dict[str, str]:
+    """Environment of a job: this process's, the file's, and where trainings of ``seed`` keep their results."""
+    from nnunetv2_levit.nnunet.environment import VARIABLE, with_plugin
+    from nnunetv2_levit.study.jobs import NONE, results_folder
+
+    environment = {**os.environ, **study.environment}
+    environment[VARIABLE] = with_plugin(environment.get(VARIABLE))
+    if seed != NONE:
+        environment["nnUNet_results"] = str(results_folder(study, seed))
+        environment["nnUNet_levit_seed"] = str(seed)
+    return environment
