@@ -500,12 +500,6 @@ PLANS_ROWS = (
         says=("nnUNet_extTrainer", "os.pathsep", "Could not find requested nnunet trainer"),
     ),
     Row(
-        "nnunetv2.utilities.find_class_by_name.recursive_find_python_class",
-        Use.CALLED,
-        "planners and preprocessors by name (cli/plan.py)",
-        parameters=("folder, class_name, current_module, base_folder, verbose, cleanup_imports_from_base_folder",),
-    ),
-    Row(
         "nnunetv2.utilities.find_class_by_name._recursive_find_python_class",
         Use.CALLED,
         "asks each module by hasattr, which the plug-in's __getattr__ answers",
