@@ -488,11 +488,6 @@ PLANS_ROWS = (
     ),
     Row("nnunetv2.paths.nnUNet_preprocessed", Use.CALLED, "is_set, and the folder as a path"),
     Row(
-        "nnunetv2.utilities.find_class_by_name.recursive_find_python_class",
-        Use.CALLED,
-        "`plan` asks for planners, extractors and preprocessors by name before nnU-Net does (named_classes.has_class)",
-    ),
-    Row(
         "nnunetv2.utilities.find_objects.recursive_find_trainer_class_by_name",
         Use.CALLED,
         "finds trainers by name, ours in the folders that nnUNet_extTrainer names, read at each call",
@@ -502,7 +497,7 @@ PLANS_ROWS = (
     Row(
         "nnunetv2.utilities.find_class_by_name.recursive_find_python_class",
         Use.CALLED,
-        "planners and preprocessors by name (cli/plan.py)",
+        "`plan` asks for planners, extractors and preprocessors by name before nnU-Net does (named_classes.has_class)",
         parameters=("folder, class_name, current_module, base_folder, verbose, cleanup_imports_from_base_folder",),
     ),
     Row(
