@@ -488,16 +488,17 @@ PLANS_ROWS = (
     ),
     Row("nnunetv2.paths.nnUNet_preprocessed", Use.CALLED, "is_set, and the folder as a path"),
     Row(
-        "nnunetv2.utilities.find_class_by_name.recursive_find_python_class",
-        Use.CALLED,
-        "`plan` asks for planners, extractors and preprocessors by name before nnU-Net does (named_classes.has_class)",
-    ),
-    Row(
         "nnunetv2.utilities.find_objects.recursive_find_trainer_class_by_name",
         Use.CALLED,
         "finds trainers by name, ours in the folders that nnUNet_extTrainer names, read at each call",
         parameters=("trainer_name",),
         says=("nnUNet_extTrainer", "os.pathsep", "Could not find requested nnunet trainer"),
+    ),
+    Row(
+        "nnunetv2.utilities.find_class_by_name.recursive_find_python_class",
+        Use.CALLED,
+        "`plan` asks for planners, extractors and preprocessors by name before nnU-Net does (named_classes.has_class)",
+        parameters=("folder, class_name, current_module, base_folder, verbose, cleanup_imports_from_base_folder",),
     ),
     Row(
         "nnunetv2.utilities.find_class_by_name._recursive_find_python_class",
