@@ -310,3 +310,56 @@ def benchmark_markdown(result: Mapping[str, Any]) -> str:
         )
     machine = markdown_text(f"{result['device']}, {result['precision']}, torch {result['torch']}")
     return f"{machine}\n\n{markdown_table(head, rows)}"
+
+
+def _mean_and_interval(summary: dict[str, Any], metric: str) -> str:
+    percent = metric in PERCENTAGES
+    text = number(summary["mean"], percent=percent)
+    if summary["ci95"] is not None:
+        text += f" {interval(summary['ci95'], percent=percent)}"
+    return Markup(text)
+
+
+def models_table(
+    evaluations: Sequence[dict[str, Any]],
+    metrics: Sequence[str],
+    parameters: dict[str, int | None],
+    seconds: dict[str, float | None],
+) -> str:
+    """A row a model: the mean over structures with its interval, parameters and seconds an epoch."""
+    rows = []
+    for evaluation in evaluations:
+        name = evaluation["name"]
+        size, epoch = parameters.get(name), seconds.get(name)
+        rows.append(
+            [
+                name,
+                *(_mean_and_interval(evaluation["mean"][metric], metric) for metric in metrics),
+                "–" if size is None else f"{size / 1e6:.1f}",
+                "–" if epoch is None else f"{epoch:.1f}",
+            ]
+        )
+    head = ["model", *(f"mean {metric_heading(metric, evaluations[0])}" for metric in metrics)]
+    return markdown_table([*head, "parameters (M)", "seconds an epoch"], rows)
+
+
+def structures_table(evaluations: Sequence[dict[str, Any]], metrics: Sequence[str]) -> str:
+    """A row a model and structure."""
+    rows = [
+        [evaluation["name"], structure, *(_mean_and_interval(summary[metric], metric) for metric in metrics)]
+        for evaluation in evaluations
+        for structure, summary in evaluation["summary"].items()
+    ]
+    return markdown_table(["model", "structure", *(metric_heading(metric, evaluations[0]) for metric in metrics)], rows)
+
+
+def empty_table(evaluations: Sequence[dict[str, Any]]) -> str:
+    """Cases in which a structure is empty in the truth or the prediction; empty text where there is none."""
+    rows = [
+        [evaluation["name"], structure, kind, str(len(names)), ", ".join(names)]
+        for evaluation in evaluations
+        for structure, kinds in evaluation["empty"].items()
+        for kind, names in kinds.items()
+        if names
+    ]
+    return markdown_table(["model", "structure", "where", "cases", "which"], rows) if rows else ""

@@ -9,7 +9,6 @@ from nnunetv2_levit.evaluation.case_metrics import EMPTY_RULES
 from nnunetv2_levit.evaluation.html_page import Picture
 from nnunetv2_levit.figures import draw_training_curves
 from nnunetv2_levit.files import write_whole
-from nnunetv2_levit.plain_text import Markup, markdown_table
 from nnunetv2_levit.study.file import METRICS, Study
 from nnunetv2_levit.tables import PERCENTAGES, interval, metric_heading, number
 
@@ -24,59 +23,6 @@ MOST_PICTURES = 12
 def lowered(markdown: str) -> str:
     """The same text with its headings one level lower."""
     return "\n".join("#" + line if line.startswith("#") else line for line in markdown.split("\n"))
-
-
-def _cell(summary: dict[str, Any], metric: str) -> str:
-    percent = metric in PERCENTAGES
-    text = number(summary["mean"], percent=percent)
-    if summary["ci95"] is not None:
-        text += f" {interval(summary['ci95'], percent=percent)}"
-    return Markup(text)
-
-
-def models_table(
-    evaluations: Sequence[dict[str, Any]],
-    metrics: Sequence[str],
-    parameters: dict[str, int | None],
-    seconds: dict[str, float | None],
-) -> str:
-    """A row a model: the mean over structures with its interval, parameters and seconds an epoch."""
-    rows = []
-    for evaluation in evaluations:
-        name = evaluation["name"]
-        size, epoch = parameters.get(name), seconds.get(name)
-        rows.append(
-            [
-                name,
-                *(_cell(evaluation["mean"][metric], metric) for metric in metrics),
-                "–" if size is None else f"{size / 1e6:.1f}",
-                "–" if epoch is None else f"{epoch:.1f}",
-            ]
-        )
-    head = ["model", *(f"mean {metric_heading(metric, evaluations[0])}" for metric in metrics)]
-    return markdown_table([*head, "parameters (M)", "seconds an epoch"], rows)
-
-
-def structures_table(evaluations: Sequence[dict[str, Any]]) -> str:
-    """A row a model and structure."""
-    rows = [
-        [evaluation["name"], structure, *(_cell(summary[metric], metric) for metric in METRICS)]
-        for evaluation in evaluations
-        for structure, summary in evaluation["summary"].items()
-    ]
-    return markdown_table(["model", "structure", *(metric_heading(metric, evaluations[0]) for metric in METRICS)], rows)
-
-
-def empty_table(evaluations: Sequence[dict[str, Any]]) -> str:
-    """Cases in which a structure is empty in the truth or the prediction; empty text where there is none."""
-    rows = [
-        [evaluation["name"], structure, kind, str(len(names)), ", ".join(names)]
-        for evaluation in evaluations
-        for structure, kinds in evaluation["empty"].items()
-        for kind, names in kinds.items()
-        if names
-    ]
-    return markdown_table(["model", "structure", "where", "cases", "which"], rows) if rows else ""
 
 
 def answer_sentence(comparison: dict[str, Any] | None, evaluations: Sequence[dict[str, Any]], *, reference: str) -> str:

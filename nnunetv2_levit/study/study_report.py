@@ -14,7 +14,7 @@ from nnunetv2_levit.evaluation.stored import load_evaluation, write_evaluation
 from nnunetv2_levit.files import write_json, write_text
 from nnunetv2_levit.plain_text import markdown_text
 from nnunetv2_levit.study import page
-from nnunetv2_levit.study.file import Study
+from nnunetv2_levit.study.file import METRICS, Study
 from nnunetv2_levit.study.jobs import (
     Job,
     Model,
@@ -28,7 +28,14 @@ from nnunetv2_levit.study.jobs import (
 from nnunetv2_levit.study.pooling import pool_seeds
 from nnunetv2_levit.study.progress import read_facts
 from nnunetv2_levit.study.state import DONE, State, StudyFiles
-from nnunetv2_levit.tables import comparison_table, papers_markdown, protocol_table
+from nnunetv2_levit.tables import (
+    comparison_table,
+    empty_table,
+    models_table,
+    papers_markdown,
+    protocol_table,
+    structures_table,
+)
 
 
 @dataclass(frozen=True)
@@ -157,7 +164,7 @@ def write_study_report(study: Study) -> Path:
         }
         parts += [
             f"## {page.TITLES[compared.kind]}\n",
-            page.models_table(evaluations, study.evaluation.metrics, parameters, timing),
+            models_table(evaluations, study.evaluation.metrics, parameters, timing),
             f"\n{markdown_text(answer)}\n",
         ]
         details += _details(study, compared, comparison, folder / compared.kind)
@@ -187,7 +194,7 @@ def _details(study: Study, compared: Compared, comparison: dict[str, Any] | None
     """Structures, pairwise differences, cases where a structure is empty, and a paper's own figures."""
     evaluations = list(compared.models.values())
     title = page.TITLES[compared.kind]
-    parts: list[str | Picture] = [f"## {title}: structures\n", page.structures_table(evaluations)]
+    parts: list[str | Picture] = [f"## {title}: structures\n", structures_table(evaluations, METRICS)]
     if comparison is not None:
         write_comparison(comparison, folder)
         parts += [
@@ -196,7 +203,7 @@ def _details(study: Study, compared: Compared, comparison: dict[str, Any] | None
             comparison_table(comparison),
             Picture(folder / "comparison.png", f"{title}: each patient's values by model and structure."),
         ]
-    if empty := page.empty_table(evaluations):
+    if empty := empty_table(evaluations):
         parts += [f"## {title}: empty structures\n", empty]
     for evaluation in evaluations:
         if "protocol" in evaluation:

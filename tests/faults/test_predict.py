@@ -166,7 +166,7 @@ FLAGS = {
     "fewer than no workers": (lambda m, i, o: ("-npp", -1), "can't be negative"),
     "output over the input": (lambda m, i, o: ("-o", i), "the same folder"),
     "output over the input, by another way": (lambda m, i, o: ("-o", m / ".." / i.name), "the same folder"),
-    "output in a file": (lambda m, i, o: ("-o", _file(m.parent / "file") / "out"), "can't be made"),
+    "output in a file": (lambda m, i, o: ("-o", _file(m.parent / "file") / "out"), "file is not a folder"),
 }
 
 
