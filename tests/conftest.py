@@ -1,23 +1,47 @@
 """Where real data lie and what happens without them, and one small preprocessed dataset for the tests that train."""
 
 import os
-import subprocess
-import sys
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.convert import convert
 from nnunetv2_levit.nnunet.configurations import add_configuration
 from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
+from tests.support.nnunet_programs import run_program
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 NO_REAL_DATA = "NNUNETV2_LEVIT_NO_REAL_DATA"
 DATASET_ID = 27
+
+
+_set_num_threads, _threads = torch.set_num_threads, torch.get_num_threads()
+
+
+def pytest_configure():
+    """Nothing computes with more threads than the tests were started with.
+
+    nnU-Net and ``predict`` take all cores of the machine, for the process and for good. Beside another process of
+    tests their threads wait for one another, at the cost of processor time.
+    """
+    torch.set_num_threads = lambda number: _set_num_threads(min(number, _threads))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol():
+    """Each test, with the fixtures of its module, begins with the threads that the first one had."""
+    _set_num_threads(_threads)
+    return (yield)
+
+
+def pytest_unconfigure():
+    torch.set_num_threads = _set_num_threads
 
 
 def pytest_collection_modifyitems(items):
@@ -71,34 +95,10 @@ def real_acdc() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def threads_of_the_caller(monkeypatch):
-    """No test computes with more threads than it was started with, nor leaves others to the next one.
-
-    nnU-Net and ``predict`` take all cores of the machine, for the process and for good. Beside another process of
-    tests their threads wait for one another, at the cost of processor time.
-    """
-    threads, set_threads = torch.get_num_threads(), torch.set_num_threads
-    monkeypatch.setattr(torch, "set_num_threads", lambda number: set_threads(min(number, threads)))
-    yield
-    set_threads(threads)
-
-
-@pytest.fixture(autouse=True)
 def clean_environment(monkeypatch):
     """No test sees the nnU-Net folders, plug-ins or warnings of the person who runs it, or of another test."""
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", VARIABLE, "PYTHONWARNINGS"):
         monkeypatch.delenv(name, raising=False)
-
-
-def run_program(name: str, *arguments: object, environment: dict[str, str]) -> subprocess.CompletedProcess:
-    """Run one of this Python's console scripts; standard output and error come back as one text."""
-    return subprocess.run(
-        [Path(sys.executable).with_name(name), *map(str, arguments)],
-        env={**os.environ, "PYTHONWARNINGS": "ignore", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 def nnunet_environment(root: Path) -> dict[str, str]:
@@ -114,9 +114,24 @@ def nnunet_environment(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def preprocessed(tmp_path_factory) -> dict[str, str]:
-    """Environment of a phantom dataset, converted, planned and preprocessed, with the configuration 2d_p48x40."""
-    root = tmp_path_factory.mktemp("nnunet")
+def preprocessed(tmp_path_factory, worker_id) -> dict[str, str]:
+    """Environment of a phantom dataset, converted, planned and preprocessed, with the configuration 2d_p48x40.
+
+    The first process of the tests that needs it makes it; each process works on a copy of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base if worker_id == "master" else base.parent) / "phantom"
+    with FileLock(shared.with_suffix(".lock")):
+        if not shared.exists():
+            partial = shared.with_suffix(".partial")
+            _plan_phantom(partial)
+            partial.rename(shared)
+    root = tmp_path_factory.mktemp("nnunet") / "phantom"
+    shutil.copytree(shared, root)
+    return nnunet_environment(root)
+
+
+def _plan_phantom(root: Path) -> None:
     environment = nnunet_environment(root)
     source = write_phantom(root / "source", patients=5, size=56, slices=2)
     with pytest.MonkeyPatch.context() as patch:
@@ -130,4 +145,3 @@ def preprocessed(tmp_path_factory) -> dict[str, str]:
         )
         assert planned.returncode == 0, planned.stdout
         add_configuration(dataset_id=DATASET_ID, base="2d", patch_size=(48, 40), batch_size=2)
-    return environment

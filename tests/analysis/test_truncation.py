@@ -9,7 +9,8 @@ import torch
 from nnunetv2_levit import cli, trainers
 from nnunetv2_levit.analysis.truncation import transfer
 from nnunetv2_levit.network_architectures import create
-from tests.conftest import DATASET_ID, run_program
+from tests.conftest import DATASET_ID
+from tests.support.nnunet_programs import call_program
 
 CONFIGURATION = "2d_p48x40"
 
@@ -113,36 +114,37 @@ def test_blocks_of_each_stage(trained, tmp_path, capsys, name, blocks, truncated
 
 @pytest.mark.slow
 def test_a_truncated_model_predicts_and_is_fine_tuned_by_nnunet(trained, preprocessed, tmp_path, capsys):
-    model, output = trained("TransUNetTrainer_3blocks_1iterations_1epochs"), tmp_path / "small"
+    model, trainer = (
+        trained("TransUNetTrainer_3blocks_1iterations_1epochs"),
+        "TransUNetTrainer_1block_1iterations_1epochs",
+    )
+    (dataset,) = Path(preprocessed["nnUNet_raw"]).glob("Dataset*")
+    output = tmp_path / "truncated" / dataset.name / f"{trainer}__nnUNetPlans__{CONFIGURATION}"
+    output.parent.mkdir(parents=True)
     cli.main(["truncate", "-m", str(model), "--blocks", "1", "-o", str(output)])
     printed = capsys.readouterr().out
-    trainer = "TransUNetTrainer_1block_1iterations_1epochs"
     assert f"-tr {trainer} -pretrained_weights {output / 'fold_0' / 'checkpoint_final.pth'}" in printed
     state = weights(output)["network_weights"]
     assert {key.split(".")[2] for key in state if key.startswith("vit.blocks.")} == {"0"}
 
-    environment = {**preprocessed, "nnUNet_results": str(tmp_path / "results")}
-    (dataset,) = Path(preprocessed["nnUNet_raw"]).glob("Dataset*")
     images = tmp_path / "images"
     images.mkdir()
     source = sorted((dataset / "imagesTr").iterdir())[0]
     (images / source.name).symlink_to(source)
-    done = run_program(
-        *("nnUNetv2_predict_from_modelfolder", "-m", output, "-i", images, "-o", tmp_path / "predictions"),
-        *("-f", 0, 1, "-device", "cpu", "-npp", "1", "-nps", "1"),
-        environment=environment,
+    call_program(
+        *("nnUNetv2_predict", "-d", DATASET_ID, "-i", images, "-o", tmp_path / "predictions", "-c", CONFIGURATION),
+        *("-tr", trainer, "-f", 0, 1, "-device", "cpu", "-npp", "0", "-nps", "0"),
+        environment={**preprocessed, "nnUNet_results": str(tmp_path / "truncated")},
     )
-    assert done.returncode == 0, done.stdout
     (segmentation,) = (tmp_path / "predictions").glob("*.nii.gz")
     assert sitk.ReadImage(str(segmentation)).GetSize() == sitk.ReadImage(str(source)).GetSize()
 
-    done = run_program(
+    said = call_program(
         *("nnUNetv2_train", DATASET_ID, CONFIGURATION, 0, "-tr", trainer, "-device", "cpu"),
         *("-pretrained_weights", output / "fold_0" / "checkpoint_final.pth"),
-        environment=environment,
+        environment={**preprocessed, "nnUNet_results": str(tmp_path / "results"), "nnUNet_n_proc_DA": "0"},
     )
-    assert done.returncode == 0, done.stdout
-    assert "everything but the segmentation heads" in done.stdout
+    assert "everything but the segmentation heads" in said
     (tuned,) = (tmp_path / "results").glob(f"*/{trainer}__*")
     assert weights(tuned)["trainer_name"] == trainer
 

@@ -18,8 +18,9 @@ from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 from nnunetv2_levit.nnunet.replacements import install, uninstall
 from nnunetv2_levit.nnunet.trainer_classes import find_trainer_class
 from nnunetv2_levit.trainers.naming import trainer_class
-from tests.conftest import nnunet_environment, run_program
+from tests.conftest import nnunet_environment
 from tests.inference.model_folders import write_model_folder
+from tests.support.nnunet_programs import run_program
 
 TRAINER, DATASET = "LeViTUNetTrainer_128s", "Dataset027_ACDC"
 
