@@ -238,6 +238,20 @@ def draw_training_curves(runs: Sequence[dict[str, Any]], *, structures: Sequence
     _save(figure, target)
 
 
+def draw_learning_curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, time_label: str, target: Path
+) -> None:
+    """Mean pseudo Dice of trainings over their time: from a name to times and values."""
+    figure, ((axis,),) = _figure(1, 1, width=9, height=5.5)
+    for index, (name, (times, values)) in enumerate(lines.items()):
+        style = ("-", "--", ":")[index // 10 % 3]
+        axis.plot(times, values, style, color=f"C{index % 10}", label=figure_label(name))
+    axis.set(xlabel=time_label, ylabel="mean pseudo Dice on validation patches", ylim=(0, 1))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
+    _save(figure, target)
+
+
 def draw_overview(
     cases: Sequence[tuple[dict[str, Any], np.ndarray, np.ndarray]], *, labels: Mapping[str, int], target: Path
 ) -> None:

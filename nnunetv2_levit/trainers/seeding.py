@@ -59,6 +59,7 @@ class NumberedBatches:
     def set_thread_id(self, thread_id: int) -> None:
         """Called once in each worker process."""
         _die_with(self.owner)
+        torch.set_num_threads(1)  # the trainer's threads were not forked along: a worker would wait for them for ever
         self.number = self.first + thread_id
         self.loader.set_thread_id(thread_id)
 

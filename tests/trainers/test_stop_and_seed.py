@@ -138,6 +138,15 @@ def test_a_batch_is_the_same_whichever_worker_draws_it_and_wherever_counting_beg
         assert [drawn[number] for number in range(first, 12)] == expected[first:]
 
 
+def test_a_worker_computes_with_one_thread(monkeypatch):
+    """A forked worker has none of its parent's threads: with two it waited for ever in the first FFT of a blur."""
+    monkeypatch.setattr("nnunetv2_levit.trainers.seeding._die_with", lambda parent: None)
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    NumberedBatches(Random(), key=(3, 1), first=0, workers=1).set_thread_id(0)
+    assert asked == [1]
+
+
 class ForeignTrainer:
     """What a trainer of nnU-Net has that is not ours and makes its data loaders in a way of its own."""
 
