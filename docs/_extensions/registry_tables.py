@@ -64,7 +64,8 @@ class TrainersTable(RegistryTable):
                 family["summary"],
                 ", ".join(
                     f"`{size}`" + (" (default)" if size == family["default_size"] else "") for size in family["sizes"]
-                ),
+                )
+                or "–",
                 str(family["epochs"]),
             ]
             for name, family in list_trainers()["families"].items()

@@ -215,7 +215,7 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
 
     from nnunetv2_levit.trainers import HybridTrainer
 
-    if issubclass(trainer, HybridTrainer) and len(data.patch_size) != 2:
+    if issubclass(trainer, HybridTrainer) and trainer.only_2d and len(data.patch_size) != 2:
         raise UserError(
             f"{parsed.tr} trains 2D networks and the configuration {parsed.configuration} is 3D: use 2d, or one made "
             "from it by `nnunetv2_levit configure`"

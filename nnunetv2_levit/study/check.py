@@ -114,7 +114,7 @@ def _facts(study: Study, model: Model) -> ModelFacts:
     description = description_of(study)
     plans = PlansManager(_plans(study))
     configuration = plans.get_configuration(model.configuration)
-    if hasattr(trainer, "network_name") and len(configuration.patch_size) != 2:
+    if getattr(trainer, "only_2d", False) and len(configuration.patch_size) != 2:
         raise UserError(
             f"{study.file}: {model.trainer} trains 2D networks and {model.configuration} is a 3D configuration: choose "
             "a 2D one"

@@ -44,6 +44,7 @@ class Family:
         sizes_by_blocks: from a number of transformer blocks to the size that has it, where sizes differ by that alone.
         blocks: from the size to its number of transformer blocks (the largest of its stages, if it has stages).
         network_defaults: what the network takes where no option says otherwise, of keywords that options set.
+        network_of_plans: the network is the one that the plans name, so there are no sizes.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Family:
     sizes_by_blocks: dict[int, str] = field(default_factory=dict)
     blocks: dict[str, int] = field(default_factory=dict)
     network_defaults: dict[str, Any] = field(default_factory=dict)
+    network_of_plans: bool = False
 
 
 BLOCKS_PER_STAGE = Option(

@@ -55,6 +55,7 @@ class HybridTrainer(nnUNetTrainer):
 
     Attributes:
         network_name: a name of `network_architectures.REGISTRY`.
+        only_2d: whether 3D configurations are refused.
         network_options: further keywords of its constructor.
         pretrained: sources of pretrained weights (timm tags or files), loaded when a training starts; None for none.
         truncated_name: from a number of transformer blocks to the name of the trainer with that many.
@@ -64,6 +65,7 @@ class HybridTrainer(nnUNetTrainer):
     """
 
     network_name: ClassVar[str]
+    only_2d: ClassVar[bool] = True
     network_options: ClassVar[dict[str, Any]] = {}
     pretrained: ClassVar[str | tuple[str, ...] | None] = None
     recipe: ClassVar[Recipe] = Recipe()
@@ -89,7 +91,7 @@ class HybridTrainer(nnUNetTrainer):
         if self.num_iterations_override:
             self.num_iterations_per_epoch = self.num_iterations_override
             self.num_val_iterations_per_epoch = max(1, self.num_iterations_override // 5)
-        self.enable_deep_supervision = bool(self.network_options.get("auxiliary_heads", False))
+        self.enable_deep_supervision = self.trains_all_outputs()
         self._iteration = 0
         self._weights_come_from_checkpoint = False
         make_repeatable_if_asked(self)
@@ -98,6 +100,11 @@ class HybridTrainer(nnUNetTrainer):
     @staticmethod
     def check_name() -> None:
         """Raise a UserError where this is a second name of a training (`naming` overrides it)."""
+
+    @classmethod
+    def trains_all_outputs(cls) -> bool:
+        """Whether the network is trained with deep supervision."""
+        return bool(cls.network_options.get("auxiliary_heads", False))
 
     @classmethod
     def build_network_architecture(  # the signature is nnU-Net's

@@ -33,7 +33,7 @@ def trainers_text() -> str:
     for name, family in data["families"].items():
         lines.append(f"{name}: {family['summary']}; {family['epochs']} epochs of 250 iterations unless named")
         sizes = [f"{size} (default)" if size == family["default_size"] else size for size in family["sizes"]]
-        lines.append(f"  sizes: {', '.join(sizes)}")
-        lines.append("  options:")
+        lines.append(f"  sizes: {', '.join(sizes) or 'none'}")
+        lines.append("  options:" if family["options"] else "  options: none")
         lines += [f"    {option:<12}{summary}" for option, summary in family["options"].items()]
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.trainers.families import Family, Option
 from nnunetv2_levit.trainers.levit_unet import LEVIT_UNET
+from nnunetv2_levit.trainers.recipe_trainer import HYBRID_RECIPE
 from nnunetv2_levit.trainers.transfuse import TRANSFUSE
 from nnunetv2_levit.trainers.transunet import CATS2D, TRANSUNET, UNETR2D
 from nnunetv2_levit.trainers.unet2022 import UNET2022
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (LEVIT_UNET, UNET2022, TRANSFUSE, TRANSUNET, UNETR2D, CATS2D)
+    family.name: family for family in (LEVIT_UNET, UNET2022, TRANSFUSE, TRANSUNET, UNETR2D, CATS2D, HYBRID_RECIPE)
 }
 MODULE = "nnunetv2_levit.trainers"
 ITERATIONS = 250  # of one of nnU-Net's epochs
@@ -69,7 +70,8 @@ def _option(family: Family, word: str) -> Option | None:
 def _why(family: Family, word: str) -> str:
     """What is wrong with a word that is nearly one."""
     stems = [option.name.removesuffix("<N>") for option in family.options if option.parameter is not None]
-    if re.fullmatch(rf"({'|'.join(stems)})[0-9]+|[0-9]+(epochs|iterations)", word):
+    nearly = [*(f"{stem}[0-9]+" for stem in stems), "[0-9]+(epochs|iterations)"]
+    if re.fullmatch("|".join(nearly), word):
         return " (numbers begin at 1 and have no leading zeros; epochs and iterations come last, iterations first)"
     return ""
 
@@ -82,7 +84,8 @@ def _parse_options(name: str, family: Family, words: list[str]) -> list[Option]:
         if option is None:
             raise UserError(
                 f"{name}: {word!r} is neither a size nor an option of {family.name}Trainer{_why(family, word)}; sizes "
-                f"are {', '.join(family.sizes)}, options {', '.join(order)} (`nnunetv2_levit trainers` lists them)"
+                f"are {', '.join(family.sizes) or 'none'}, options {', '.join(order) or 'none'} "
+                "(`nnunetv2_levit trainers` lists them)"
             )
         for other in chosen:
             if other.name in option.excludes or option.name in other.excludes:
@@ -159,11 +162,12 @@ def _attributes(parsed: ParsedName) -> dict[str, Any]:
     """The class attributes that say what is trained and how."""
     family, size = parsed.family, parsed.size
     attributes: dict[str, Any] = {
-        "network_name": family.sizes[size],
         "recipe": family.recipe,
         "num_epochs_override": parsed.epochs,
         "num_iterations_override": parsed.iterations,
     }
+    if not family.network_of_plans:
+        attributes["network_name"] = family.sizes[size]
     network_options = dict(family.network_options)
     chosen = frozenset(option.name for option in parsed.options)
     for option in parsed.options:
@@ -238,12 +242,15 @@ def trainer_class(name: str) -> type[HybridTrainer]:
     Raises:
         UserError: the name is not in the grammar; the sentence says which word is wrong.
     """
-    from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer  # here, as names are listed without torch
+    # here, as names are listed without torch
+    from nnunetv2_levit.trainers.hybrid_trainer import HybridTrainer
+    from nnunetv2_levit.trainers.plans_network import PlansNetworkTrainer
 
     parsed = parse(name)
     attributes = _attributes(parsed)
+    size = f", size {parsed.size}" if parsed.size else ""
     lines = [
-        f"{parsed.family.summary}, size {parsed.size}.",
+        f"{parsed.family.summary}{size}.",
         *(f"{word}: {option.summary}." for word, option in zip(parsed.words, parsed.options, strict=True)),
     ]
     attributes |= {
@@ -253,4 +260,5 @@ def trainer_class(name: str) -> type[HybridTrainer]:
         "__qualname__": name,
         "__doc__": "\n\n".join(lines),
     }
-    return type(name, (HybridTrainer,), attributes)
+    base = PlansNetworkTrainer if parsed.family.network_of_plans else HybridTrainer
+    return type(name, (base,), attributes)

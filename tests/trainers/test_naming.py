@@ -33,6 +33,7 @@ NETWORKS = {
     (cls.network_name, tuple(sorted(cls.network_options.items()))): name
     for name in map(in_the_smallest, reversed(NAMES))
     for cls in [trainer_class(name)]
+    if not parse(name).family.network_of_plans  # those are nnU-Net's
 }
 
 SIZE = (64, 80)  # large enough that the coarsest stage has more than one token: one alone has no attention to learn
@@ -161,6 +162,8 @@ def test_the_name_of_a_truncated_model(name, blocks, expected):
         ("LeViTUNetTrainer_blocks02", "no leading zeros"),
         ("LeViTUNetTrainer_0250iterations", "no leading zeros"),
         ("LeViTUNetTrainer_5epochs_3iterations", "iterations first"),
+        ("HybridRecipeTrainer_128s", "sizes are none"),
+        ("HybridRecipeTrainer_0epochs", "numbers begin at 1"),
     ],
 )
 def test_a_name_outside_the_grammar_says_why(name, words):
@@ -174,6 +177,7 @@ def test_a_name_outside_the_grammar_says_why(name, words):
         ("LeViTUNetTrainer_384", "LeViTUNetTrainer"),
         ("LeViTUNetTrainer_384_ds_20epochs", "LeViTUNetTrainer_ds_20epochs"),
         ("LeViTUNetTrainer_1000epochs", "LeViTUNetTrainer"),
+        ("HybridRecipeTrainer_1000epochs", "HybridRecipeTrainer"),
         ("LeViTUNetTrainer_250iterations", "LeViTUNetTrainer"),
         ("LeViTUNetTrainer_250iterations_1000epochs", "LeViTUNetTrainer"),
         ("LeViTUNetTrainer_paper_304epochs", "LeViTUNetTrainer_paper"),
