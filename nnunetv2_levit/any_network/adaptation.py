@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from nnunetv2_levit.any_network.adapter import padded_size
 from nnunetv2_levit.any_network.shapes import LARGEST_WITH_NUMBERS, NEEDS_NUMBERS, Key, NetworkOfAnySize, output_shapes
 from nnunetv2_levit.errors import UserError, last_line
-from nnunetv2_levit.network_architectures.layers.grids import Grid
+from nnunetv2_levit.network_architectures.layers.grids import Grid, divide_rounding_up
 
 SIZES: tuple[Grid, ...] = (
     (256, 256), (224, 256), (320, 320), (512, 512), (192, 160), (112, 112), (96, 96), (97, 131), (64, 64), (40, 56),
     (32, 32), (1024, 1024),
 )  # fmt: skip
 """Patches as nnU-Net plans them: squares, rectangles, multiples of 4 alone, and an odd one that a person may choose."""
-SMALL = 128
-"""Sides below which a network may lack pixels for its deepest stage."""
+DECIDING: tuple[Grid, ...] = ((256, 256), (224, 256), (200, 264), (257, 321))
+"""Images large enough for every stage of a network: what fails of these tells of what the sides must be multiples."""
 MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 56, 64, 128, 256)
 BATCH = 2
 
@@ -50,7 +50,7 @@ class Adaptation:
         found = []
         if self.size_multiple > 1:
             found.append(f"pads to multiples of {self.size_multiple}")
-        if self.smallest_size > max(self.size_multiple, 1):
+        if self.smallest_size > 1:
             found.append(f"pads to {self.smallest_size}x{self.smallest_size} at least")
         if self.output is not None:
             found.append(f"takes output {self.output!r}")
@@ -78,6 +78,8 @@ class _Trial:
                 shapes = output_shapes(self.network(size), (BATCH, self.channels, *size))
             except NEEDS_NUMBERS:
                 continue
+            except UserError:  # it can't be built at all
+                raise
             except Exception as error:  # a foreign network may raise anything
                 said = said or f"images of {size[0]}x{size[1]} make it fail ({_sentence(error)})"
                 continue
@@ -130,20 +132,18 @@ def find_adaptation(
     failures = {size: said for size in sizes if (said := trial.why_not(size)) is not None}
     if not failures:
         return Adaptation(output=trial.output, not_tried=tuple(trial.not_tried))
-    large = [size for size in failures if min(size) >= SMALL] or [(192, 160), (224, 256)]
     for multiple in MULTIPLES:
-        if any(trial.why_not(padded_size(size, multiple=multiple, smallest=1)) is not None for size in large):
+        if any(trial.why_not(padded_size(size, multiple=multiple, smallest=1)) is not None for size in DECIDING):
             continue
         for smallest in (1, 48, 64, 96, 128, 192, 256):
             if all(trial.why_not(padded_size(size, multiple=multiple, smallest=smallest)) is None for size in failures):
                 return Adaptation(
                     size_multiple=multiple,
-                    smallest_size=smallest,
+                    smallest_size=divide_rounding_up(smallest, multiple) * multiple if smallest > multiple else 1,
                     output=trial.output,
                     failures=failures,
                     not_tried=tuple(size for size in trial.not_tried if max(size) > LARGEST_WITH_NUMBERS),
                 )
     size, said = next(iter(failures.items()))
-    raise UserError(
-        f"images of {size[0]}x{size[1]} {said if said.startswith('gives') else f'make it fail ({said})'}, and no padding helps"
-    )
+    what = said if said.startswith("gives") else f"make it fail ({said})"
+    raise UserError(f"images of {size[0]}x{size[1]} {what}, and no padding helps")

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from nnunetv2_levit.any_network.signature import complete_arguments, fill_in
+from nnunetv2_levit.any_network.signature import CLASS, complete_arguments, fill_in
 from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.network_architectures import REGISTRY, create
 from nnunetv2_levit.network_architectures.layers.grids import Grid
@@ -159,6 +159,17 @@ def find_network(name: str, settings: Mapping[str, Any] | None = None) -> NamedN
     return NamedNetwork(name, path, complete_arguments(network_class, given))
 
 
+def _with_classes(value: Any, *, name: str) -> Any:
+    """A value in which every ``class:path`` is the class of layers of that path."""
+    if isinstance(value, dict):
+        return {key: _with_classes(item, name=name) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_classes(item, name=name) for item in value]
+    if isinstance(value, str) and value.startswith(CLASS):
+        return locate_class(value.removeprefix(CLASS), name=name)
+    return value
+
+
 def build_network(
     target: str, arguments: Mapping[str, Any], *, channels: int, classes: int, image_size: Grid, name: str | None = None
 ) -> nn.Module:
@@ -168,7 +179,9 @@ def build_network(
         UserError: the class is missing, or can't be built with these arguments.
     """
     shown = name or target
-    given = fill_in(dict(arguments), channels=channels, classes=classes, image_size=image_size)
+    given = _with_classes(
+        fill_in(dict(arguments), channels=channels, classes=classes, image_size=image_size), name=shown
+    )
     try:
         if target in REGISTRY:
             return create(target, **given)

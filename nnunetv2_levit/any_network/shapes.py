@@ -24,7 +24,7 @@ LARGEST_WITH_NUMBERS = 256
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """torch logs the traceback of every operator that fails on shapes."""
     logger = logging.getLogger("torch._subclasses.fake_tensor")
     level = logger.level
@@ -56,7 +56,7 @@ def output_shapes(
     """
     network.train(train)
     try:
-        with _quiet(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with quiet(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             result = network(torch.empty(shape))
             return {key: tuple(value.shape) for key, value in outputs_of(result).items()}
     except NEEDS_NUMBERS:

@@ -19,6 +19,8 @@ DEEP_SUPERVISION = ("deep_supervision", "do_ds", "deep_supr")
 
 PLACEHOLDERS = ("{channels}", "{classes}", "{image_size}", "{height}", "{width}", "{side}")
 """What stands in settings and plans for what is only known when a network is built."""
+CLASS = "class:"
+"""What a text begins with that stands for a class of layers, such as ``class:torch.nn.BatchNorm2d``."""
 NNUNET = ("input_channels", "num_classes", "deep_supervision", "strides")
 """What nnU-Net's stock trainers hand to a network's class, and read of its arguments."""
 
