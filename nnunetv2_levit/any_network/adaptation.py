@@ -87,7 +87,10 @@ class _Trial:
             if full:
                 self.output = full[0]
                 return
-            said = f"images of {size[0]}x{size[1]} give {_described(shapes)}, not logits of {self.classes} x that size"
+            said = (
+                said
+                or f"images of {size[0]}x{size[1]} give {_described(shapes)}, not logits of {self.classes} x that size"
+            )
         raise UserError(f"{said}: a network maps (B, {self.channels}, H, W) to logits (B, {self.classes}, H, W)")
 
     def why_not(self, size: Grid) -> str | None:

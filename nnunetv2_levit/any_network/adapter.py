@@ -100,7 +100,7 @@ class AdaptedNetwork(nn.Module):
     def deep_supervision(self, enabled: bool) -> None:
         self._deep_supervision = enabled
         if len(self.deep_supervision_scales) > 1:
-            self.network.deep_supervision = enabled
+            self.network.deep_supervision = enabled  # type: ignore[assignment]
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         size = spatial_size(images)

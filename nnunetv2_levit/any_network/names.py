@@ -96,7 +96,7 @@ def locate_class(path: str, *, name: str) -> type[nn.Module]:
     try:
         found = pydoc.locate(path)
     except pydoc.ErrorDuringImport as error:
-        raise UserError(f"the network {name} can't be imported ({error.exc.__name__}: {error.value})") from error
+        raise UserError(f"the network {name} can't be imported ({type(error.value).__name__}: {error.value})") from error
     if found is None:
         module, _, class_name = path.rpartition(".")
         holder = pydoc.locate(module) if module else None

@@ -23,13 +23,17 @@ def why_not_direct(network_class: type, network: NamedNetwork, *, image_size: Gr
 
     Tried on shapes alone, at ``image_size``, as nnU-Net builds it: with and without deep supervision.
     """
-    missing = [name for name in NNUNET if name not in parameters_of(network_class)]
+    parameters = parameters_of(network_class)
+    missing = [name for name in NNUNET if name not in parameters]
     if missing:
         return f"the constructor takes no {' and no '.join(missing)}"
     given = {key: value for key, value in network.arguments.items() if key not in NNUNET[:3]}
-    if any(text in repr(given) for text in ("{channels}", "{classes}", "{image_size}", "{height}", "{width}", "{side}")):
+    if any(
+        text in repr(given) for text in ("{channels}", "{classes}", "{image_size}", "{height}", "{width}", "{side}")
+    ):
         return "the constructor takes the channels, classes or image size a second time"
-    if _scales(given.get("strides")) < 2:
+    scales = _scales(given.get("strides", parameters["strides"].default))
+    if scales < 2:
         return "its strides give fewer than two scales of deep supervision, of which nnU-Net weighs the last one 0"
     try:
         built = {on: _built(network, on=on) for on in (True, False)}
@@ -37,14 +41,16 @@ def why_not_direct(network_class: type, network: NamedNetwork, *, image_size: Gr
     except UserError as error:
         return str(error)
     except Exception as error:  # a foreign network may raise anything
-        return f"images of {image_size[0]}x{image_size[1]} make it fail ({type(error).__name__}: {last_line(error)[:120]})"
+        return (
+            f"images of {image_size[0]}x{image_size[1]} make it fail ({type(error).__name__}: {last_line(error)[:120]})"
+        )
     layouts = [{name: tuple(value.shape) for name, value in built[on].state_dict().items()} for on in (True, False)]
     if layouts[0] != layouts[1]:
         return "the state dict depends on deep_supervision, so that nothing trained with it can predict without"
     full = (2, CLASSES, *image_size)
     if shapes[False] != {None: full}:
         return "without deep supervision it does not return logits of full resolution alone"
-    if shapes[True].get(0) != full or len(shapes[True]) != _scales(given["strides"]):
+    if shapes[True].get(0) != full or len(shapes[True]) != scales:
         return "with deep supervision it does not return one output for each scale of its strides, the full one first"
     switch = getattr(built[True], "decoder", None)
     if not hasattr(switch, "deep_supervision"):

@@ -118,8 +118,8 @@ def complete_arguments(network_class: type, settings: Mapping[str, Any]) -> dict
     size = next((key for key in IMAGE_SIZE if key in parameters and key not in settings), None)
     if size is not None and not any(_takes_anyone(settings, text) for text in PLACEHOLDERS[2:]):
         arguments[size] = "{side}" if _is_whole_number(parameters[size]) else "{image_size}"
-    for names, value in ((DIMENSIONS, 2), (DEEP_SUPERVISION, False)):
-        arguments |= {key: value for key in names if key in parameters and key not in settings}
+    fixed = {**dict.fromkeys(DIMENSIONS, 2), **dict.fromkeys(DEEP_SUPERVISION, False)}
+    arguments |= {key: value for key, value in fixed.items() if key in parameters and key not in settings}
     required = [
         key
         for key, parameter in parameters.items()

@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="package.module:Class, a registered network, smp:Unet/resnet34, timm:convnext_tiny or monai:SwinUNETR",
     )
     add_network_settings(parser)
-    parser.add_argument("--skip", nargs="+", default=[], metavar="RULE", help="rules to leave out, such as onnx or cost")
+    parser.add_argument(
+        "--skip", nargs="+", default=[], metavar="RULE", help="rules to leave out, such as onnx or cost"
+    )
     parser.add_argument(
         "--patch", type=int, nargs=2, default=(224, 224), metavar=("HEIGHT", "WIDTH"), help="for the cost (default 224)"
     )

@@ -1,7 +1,7 @@
 """`check_network`: every rule of the contract on one network, with the reason and the remedy where one is broken."""
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,14 +10,15 @@ from tqdm import tqdm
 from nnunetv2_levit.any_network.adaptation import SIZES, Adaptation, find_adaptation
 from nnunetv2_levit.any_network.names import NamedNetwork, find_network, locate_class
 from nnunetv2_levit.any_network.nnunet_class import why_not_direct
-from nnunetv2_levit.any_network.shapes import NetworkOfAnySize
+from nnunetv2_levit.any_network.shapes import NetworkOfAnySize, output_shapes
 from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.network_architectures import REGISTRY
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 from nnunetv2_levit.network_check.cost import cost_beside_nnunet
-from nnunetv2_levit.network_check.rules import RULES, Broken, NotChecked, Rule
+from nnunetv2_levit.network_check.rules import COMPARING, RULES, BrokenRuleError, NotCheckedError, Rule
 from nnunetv2_levit.network_check.subject import CLASSES, SIZE, Subject, images
 
+LARGE: Grid = (256, 256)
 KEPT, ADAPTED, BROKEN, NOT_CHECKED = "kept", "adapter", "broken", "not checked"
 NAMES = ("constructor", "sizes", *RULES)
 COST = "cost"
@@ -47,19 +48,44 @@ def _sizes(adaptation: Adaptation) -> dict[str, Any]:
     said = f"the adapter {' and '.join(reasons)}"
     if adaptation.failures:
         size, failure = next(iter(adaptation.failures.items()))
-        said += f"; {len(adaptation.failures)} of {len(SIZES)} sizes fail without, {size[0]}x{size[1]} first ({failure})"
+        said += (
+            f"; {len(adaptation.failures)} of {len(SIZES)} sizes fail without, {size[0]}x{size[1]} first ({failure})"
+        )
     return _row("sizes", ADAPTED, said)
 
 
 def _checked(name: str, rule: Rule, subject: Subject) -> dict[str, Any]:
     try:
         return _row(name, KEPT, rule(subject))
-    except Broken as broken:
+    except BrokenRuleError as broken:
         return _row(name, BROKEN, broken.seen, broken.remedy)
-    except NotChecked as reason:
+    except NotCheckedError as reason:
         return _row(name, NOT_CHECKED, str(reason))
     except Exception as error:  # a foreign network may raise anything
         return _row(name, BROKEN, f"it fails ({type(error).__name__}: {last_line(error)[:200]})", "mend forward")
+
+
+def _broken(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return [row["rule"] for row in rows if row["status"] == BROKEN]
+
+
+def _nothing_runs(network: NamedNetwork, said: str) -> list[dict[str, Any]]:
+    """Rows of a network that gives no logits for images of one channel: it may have been made for another number."""
+    first = "sizes"
+    broken = _row(first, BROKEN, said, "let forward return logits as large as the image, of any size")
+    for channels in (3, 2, 4):
+        try:
+            built = network.build(channels=channels, classes=CLASSES, image_size=LARGE)
+            shapes = output_shapes(built, (2, channels, *LARGE))
+        except Exception:  # a foreign network may raise anything
+            continue
+        if (2, CLASSES, *LARGE) in shapes.values():
+            first = "channels and classes"
+            remedy = "hand the number of channels to the first layer"
+            broken = _row(first, BROKEN, f"images of {channels} channels alone give logits: {said}", remedy)
+            break
+    others = [name for name in ("sizes", *RULES) if name != first]
+    return [broken, *(_row(name, NOT_CHECKED, f"the rule {first!r} comes first") for name in others)]
 
 
 def _check_skipped(skip: Collection[str]) -> None:
@@ -101,18 +127,14 @@ def check_network(
         takes_image_size=network.takes_image_size,
     )
     with tqdm(total=len(NAMES) + 1, desc="checking", leave=False, disable=not progress) as bar:
-        built(SIZE if not network.takes_image_size else (256, 256))  # whether it can be built is known first
+        built(SIZE if not network.takes_image_size else LARGE)  # whether it can be built is known first
         rows: list[dict[str, Any]] = []
         cost: dict[str, Any] | None = None
         adaptation: Adaptation | None = None
         try:
             adaptation = find_adaptation(built, channels=1, classes=CLASSES)
         except UserError as error:
-            rows = [
-                _constructor(network),
-                _row("sizes", BROKEN, str(error), "let forward return logits as large as the image, of any size"),
-                *(_row(rule, NOT_CHECKED, "the sizes come first") for rule in RULES),
-            ]
+            rows = [_constructor(network), *_nothing_runs(network, str(error))]
         if adaptation is not None:
             subject = Subject(network, adaptation)
             rows = [_constructor(network), _sizes(adaptation)]
@@ -120,7 +142,11 @@ def check_network(
             for rule_name, rule in RULES.items():
                 bar.update()
                 bar.set_postfix_str(rule_name)
-                if rule_name not in skip:
+                if rule_name in skip:
+                    continue
+                if rule_name in COMPARING and "repeatable" in _broken(rows):
+                    rows.append(_row(rule_name, NOT_CHECKED, "the logits are not repeatable"))
+                else:
                     rows.append(_checked(rule_name, rule, subject))
             if COST not in skip:
                 bar.set_postfix_str(COST)
@@ -130,13 +156,32 @@ def check_network(
         "network": name,
         "target": network.target,
         "arguments": network.arguments,
-        "kept": all(row["status"] != BROKEN for row in rows),
+        "kept": not _broken(rows),
         "adapter": adaptation.reasons() if adaptation is not None else [],
         "rules": rows,
         "cost": cost,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
+
+
+def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
+    lines = []
+    patch = "x".join(map(str, cost["patch_size"]))
+    for entry in cost["rows"]:
+        times = [
+            f"{seconds * 1e3:.0f} ms {mode}"
+            for mode, seconds in entry["seconds_per_image"].items()
+            if seconds is not None
+        ]
+        gib = entry["training_gib"]
+        memory = "not counted" if gib is None else f"{gib * 1024:.0f} MiB counted"
+        lines.append(
+            f"{COST:<12}{entry['network']}: {entry['parameters'] / 1e6:.1f} M parameters, "
+            f"{entry['gmac_per_image']:.1f} GMAC and {', '.join(times)} an image of {patch} on this CPU; a training step of batch "
+            f"{cost['batch_size']} on a GPU: {memory}"
+        )
+    return lines
 
 
 def check_text(result: Mapping[str, Any]) -> str:
@@ -147,19 +192,8 @@ def check_text(result: Mapping[str, Any]) -> str:
         remedy = f"; remedy: {row['remedy']}" if row["remedy"] else ""
         lines.append(f"{row['status']:<12}{row['rule']:<{width + 2}}{row['said']}{remedy}")
     if result["cost"]:
-        for entry in result["cost"]["rows"]:
-            seconds = ", ".join(
-                f"{entry['seconds_per_image'][mode] * 1e3:.0f} ms {mode}" if entry["seconds_per_image"][mode] else f"– {mode}"
-                for mode in ("inference", "training")
-            )
-            patch = "x".join(map(str, result["cost"]["patch_size"]))
-            lines.append(
-                f"{'cost':<12}{entry['network']}: {entry['parameters'] / 1e6:.1f} M parameters, "
-                f"{entry['gmac_per_image']:.1f} GMAC, {seconds} an image of {patch}, "
-                f"{entry['training_gib'] * 1024:.0f} MiB a training step of batch {result['cost']['batch_size']} (counted)"
-            )
-    broken = [row["rule"] for row in result["rules"] if row["status"] == BROKEN]
-    if broken:
+        lines += _cost_lines(result["cost"])
+    if broken := _broken(result["rules"]):
         lines.append(f"broken: {', '.join(broken)}")
     else:
         how = "through the adapter" if any(row["status"] == ADAPTED for row in result["rules"]) else "as it is"

@@ -1,7 +1,7 @@
 """The rules of the contract that are checked on numbers: one function each, which says what is wrong.
 
-A rule is a function of a `Subject` that returns what it saw, in a few words, and raises `Broken` with the reason and the
-remedy. `check.py` runs them in the order of `RULES`; a network that fails with an exception of its own breaks the rule.
+A rule is a function of a `Subject` that returns what it saw, in a few words, and raises `BrokenRuleError` with the reason
+and the remedy. `check.py` runs them in the order of `RULES`; a network that fails with an exception of its own breaks the rule.
 """
 
 import copy
@@ -17,7 +17,7 @@ SMALL = (32, 48)  # half precision is slow on a CPU
 LARGE_VALUES = 1e3
 
 
-class Broken(Exception):
+class BrokenRuleError(Exception):
     """A rule is not kept: what was seen, and how to mend it."""
 
     def __init__(self, seen: str, remedy: str) -> None:
@@ -25,7 +25,7 @@ class Broken(Exception):
         self.seen, self.remedy = seen, remedy
 
 
-class NotChecked(Exception):
+class NotCheckedError(Exception):
     """A rule could not be tried here, and why."""
 
 
@@ -45,42 +45,39 @@ def channels_and_classes(subject: Subject) -> str:
             with torch.no_grad():
                 logits = network(images(1, channels=channels))
         except Exception as error:
-            raise Broken(f"{channels} channels and {classes} classes make it fail ({error})", remedy) from error
+            raise BrokenRuleError(
+                f"{channels} channels and {classes} classes make it fail ({error})", remedy
+            ) from error
         if logits.shape[1] != classes:
-            raise Broken(f"{classes} classes give {logits.shape[1]} channels of logits", remedy)
+            raise BrokenRuleError(f"{classes} classes give {logits.shape[1]} channels of logits", remedy)
     return "1, 3 and 4 channels; 2, 4 and 7 classes"
 
 
 def _head_parameters(subject: Subject, network: nn.Module) -> list[nn.Parameter]:
     """Parameters of ``network`` whose shape depends on the number of classes."""
-    other = dict(subject.build(classes=CLASSES + 1).named_parameters())
-    return [
-        parameter for name, parameter in network.named_parameters() if name in other and other[name].shape != parameter.shape
-    ]
+    other = {name: value.shape for name, value in subject.build(classes=CLASSES + 1).named_parameters()}
+    return [value for name, value in network.named_parameters() if other.get(name, value.shape) != value.shape]
 
 
 def logits(subject: Subject) -> str:
     """Logits without a non-linearity after them: nnU-Net's loss and its prediction apply softmax or sigmoid."""
     network = randomised(subject.build()).eval()
     with torch.no_grad():
-        for parameter in _head_parameters(subject, network):
+        head = _head_parameters(subject, network)
+        for parameter in head:
             parameter.mul_(100)
         values = torch.cat([network(images(2, seed=seed)) for seed in range(2)])
     remedy = "return what the last convolution gives: nnU-Net applies softmax or sigmoid itself"
     low, high = values.min().item(), values.max().item()
     if low >= 0 and high <= 1:
         sums_to_one = torch.allclose(values.sum(1), torch.ones_like(values[:, 0]), atol=1e-3)
-        raise Broken(f"all values lie in [0, 1], as after {'softmax' if sums_to_one else 'sigmoid'}", remedy)
+        raise BrokenRuleError(f"all values lie in [0, 1], as after {'softmax' if sums_to_one else 'sigmoid'}", remedy)
     if low >= 0 or high <= 0:
-        raise Broken(f"all values are {'positive, as after ReLU' if low >= 0 else 'negative, as after log-softmax'}", remedy)
-    if low >= -1 and high <= 1 and subject_has_heads(subject, network):
-        raise Broken("all values lie in [-1, 1] whatever the last weights, as after tanh", remedy)
+        after = "positive, as after ReLU" if low >= 0 else "negative, as after log-softmax"
+        raise BrokenRuleError(f"all values are {after}", remedy)
+    if low >= -1 and high <= 1 and head:
+        raise BrokenRuleError("all values lie in [-1, 1] whatever the last weights, as after tanh", remedy)
     return "of both signs and unbounded"
-
-
-def subject_has_heads(subject: Subject, network: nn.Module) -> bool:
-    """Whether the last layer was found, so that large weights must give large values."""
-    return bool(_head_parameters(subject, network))
 
 
 def each_image_alone(subject: Subject) -> str:
@@ -89,7 +86,7 @@ def each_image_alone(subject: Subject) -> str:
     batch = images(3)
     with torch.no_grad():
         if not _close(network(batch)[1:2], network(batch[1:2])):
-            raise Broken(
+            raise BrokenRuleError(
                 "in evaluation an image's logits depend on the other images of the batch",
                 "take no mean or maximum over the batch's axis; batch norm needs track_running_stats=True",
             )
@@ -102,7 +99,7 @@ def repeatable(subject: Subject) -> str:
     batch = images(1)
     with torch.no_grad():
         if not _close(network(batch), network(batch)):
-            raise Broken(
+            raise BrokenRuleError(
                 "in evaluation the same image gives other logits at the second call",
                 "use nn.Dropout instead of F.dropout(x), or hand training=self.training to it; keep no state",
             )
@@ -113,13 +110,13 @@ def deep_supervision(subject: Subject) -> str:
     """nnU-Net trains with deep supervision and predicts without: one state dict, and outputs that fit."""
     on, off = subject.build(deep_supervision=True).eval(), subject.build().eval()
     if list(on.state_dict()) != list(off.state_dict()):
-        raise Broken("the state dict depends on deep supervision", "build the same modules in any case")
+        raise BrokenRuleError("the state dict depends on deep supervision", "build the same modules in any case")
     with torch.no_grad():
         outputs = on(images(2))
         on.decoder.deep_supervision = False
         full = on(images(2))
-    if not isinstance(outputs, list) or not torch.equal(outputs[0], full):
-        raise Broken("the first output is not the logits of full resolution", "return those first")
+    if not isinstance(outputs, list) or not _close(outputs[0], full):
+        raise BrokenRuleError("the first output is not the logits of full resolution", "return those first")
     return f"{len(outputs) - 1} output{'s' if len(outputs) > 2 else ''} with a weight, none of them 0/0"
 
 
@@ -130,7 +127,7 @@ def gradients(subject: Subject) -> str:
     without = [name for name, value in network.network.named_parameters() if value.requires_grad and value.grad is None]
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
-        raise Broken(
+        raise BrokenRuleError(
             f"{without[0]}{more} receive{'s' if not more else ''} no gradient",
             "remove what the forward pass does not use, or leave it out with --set",
         )
@@ -146,7 +143,7 @@ def half_precision(subject: Subject) -> str:
             with torch.autocast("cpu", dtype=dtype), torch.no_grad():
                 values = network.train(train)(large)
             if not torch.isfinite(values).all():
-                raise Broken(
+                raise BrokenRuleError(
                     f"{str(dtype).removeprefix('torch.')} in {'training' if train else 'evaluation'} gives values that "
                     f"are not finite for inputs of {LARGE_VALUES:.0e}",
                     "normalise before products, and keep exponentials, softmax and squares in fp32: x.float()",
@@ -161,7 +158,7 @@ def nan(subject: Subject) -> str:
     broken[0, 0, 20:24, 20:24] = float("nan")
     with torch.no_grad():
         if not torch.isnan(network(broken)).any():
-            raise Broken(
+            raise BrokenRuleError(
                 "a NaN in the image gives finite logits, so that a broken image or overflow goes unseen",
                 "leave out nan_to_num, and masks that multiply by a comparison",
             )
@@ -182,9 +179,9 @@ def copies(subject: Subject) -> str:
             try:
                 same = _close(copied(network)(batch), expected)
             except Exception as error:
-                raise Broken(f"{what} fails ({type(error).__name__}: {str(error)[:120]})", remedy) from error
+                raise BrokenRuleError(f"{what} fails ({type(error).__name__}: {str(error)[:120]})", remedy) from error
             if not same:
-                raise Broken(f"a copy by {what} gives other logits", remedy)
+                raise BrokenRuleError(f"a copy by {what} gives other logits", remedy)
     return "pickling and deepcopy keep the function"
 
 
@@ -197,7 +194,7 @@ def other_weights(subject: Subject) -> str:
         first(batch)
         first.load_state_dict(second.state_dict())
         if not _close(first(batch), expected):
-            raise Broken(
+            raise BrokenRuleError(
                 "after load_state_dict in evaluation the logits are not those of the new weights",
                 "keep no cache of what follows from weights, register what is trained as a parameter or buffer, or "
                 "clear the cache in a load_state_dict hook",
@@ -207,7 +204,9 @@ def other_weights(subject: Subject) -> str:
 
 def compiled(subject: Subject) -> str:
     """torch.compile, nnU-Net's default on a GPU, keeps the function."""
-    remedy = "no branch on a tensor's values, no .item() and no Python state in forward (or export nnUNet_compile=false)"
+    remedy = (
+        "no branch on a tensor's values, no .item() and no Python state in forward (or export nnUNet_compile=false)"
+    )
     network = randomised(subject.build()).eval()
     batch = images(2)
     with torch.no_grad():
@@ -223,10 +222,10 @@ def compiled(subject: Subject) -> str:
         except Exception as error:
             said = "in several graphs, so slower than it could be"
             if not whole:
-                raise Broken(f"it fails ({type(error).__name__}: {str(error)[:120]})", remedy) from error
+                raise BrokenRuleError(f"it fails ({type(error).__name__}: {str(error)[:120]})", remedy) from error
     torch.compiler.reset()
     if not _close(result, expected):
-        raise Broken("it gives other logits", remedy)
+        raise BrokenRuleError("it gives other logits", remedy)
     return said
 
 
@@ -238,7 +237,7 @@ def onnx(subject: Subject) -> str:
     try:
         require_onnx()
     except UserError as error:
-        raise NotChecked(str(error)) from error
+        raise NotCheckedError(str(error)) from error
     network = calibrated(randomised(subject.build()), images(4, seed=3)).eval()
     batch = images(2)
     remedy = "no branch on a tensor's values, and sizes as numbers that tracing knows"
@@ -246,25 +245,27 @@ def onnx(subject: Subject) -> str:
         result = OnnxBackend(to_onnx(network, in_channels=1, image_size=(batch.shape[2], batch.shape[3])))(batch)
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise Broken(f"the export fails ({type(error).__name__}: {lines[0][:120]})", remedy) from error
+        raise BrokenRuleError(f"the export fails ({type(error).__name__}: {lines[0][:120]})", remedy) from error
     with torch.no_grad():
         expected = network(batch)
     if not _close(result, expected):
-        raise Broken("ONNX Runtime gives other logits than torch", remedy)
+        raise BrokenRuleError("ONNX Runtime gives other logits than torch", remedy)
     return "ONNX Runtime gives torch's logits"
 
 
 RULES: dict[str, Rule] = {
     "channels and classes": channels_and_classes,
     "logits": logits,
-    "deep supervision": deep_supervision,
     "gradients": gradients,
     "half precision": half_precision,
     "nan": nan,
-    "each image alone": each_image_alone,
     "repeatable": repeatable,
+    "deep supervision": deep_supervision,
+    "each image alone": each_image_alone,
     "copies": copies,
     "other weights": other_weights,
     "compile": compiled,
     "onnx": onnx,
 }
+COMPARING = ("deep supervision", "each image alone", "copies", "other weights", "compile", "onnx")
+"""Rules that compare logits of two calls, which only a repeatable network makes possible."""

@@ -1,5 +1,6 @@
 """The network that is checked, built for whatever a rule needs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,7 @@ class Subject:
     ) -> AdaptedNetwork:
         """The network with random weights, the same for a seed."""
         torch.manual_seed(seed)
-        strides = ONE_OUTPUT
+        strides: Sequence[Sequence[int]] = ONE_OUTPUT
         if self.network.target.isidentifier() and self.network.arguments.get("auxiliary_heads"):
             bare = self.network.build(channels=channels, classes=classes, image_size=image_size)
             strides = strides_of_scales(scales_of(bare))
