@@ -4,3 +4,6 @@
 nnU-Net's own constructor that plans name for every network which has another one. `adaptation.find_adaptation` finds on
 shapes alone what that class has to do. `memory` counts what a training step needs, on shapes alone too.
 """
+
+ADAPTER = "nnunetv2_levit.any_network.adapter.AdaptedNetwork"
+"""What plans name for a network whose constructor is not nnU-Net's."""

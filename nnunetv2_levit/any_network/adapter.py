@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nnunetv2_levit.any_network.names import ADAPTER, build_network
+from nnunetv2_levit.any_network.names import build_network
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.base import output_size
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, divide_rounding_up, pad, spatial_size
@@ -69,8 +69,6 @@ class AdaptedNetwork(nn.Module):
         deep_supervision: bool = True,
     ) -> None:
         super().__init__()
-        if network == ADAPTER:
-            raise UserError("the adapter adapts no adapter: name the network itself")
         self.size_multiple, self.smallest_size, self.output = size_multiple, smallest_size, output
         height, width = image_size
         self.network = build_network(
@@ -80,6 +78,8 @@ class AdaptedNetwork(nn.Module):
             classes=num_classes,
             image_size=padded_size((height, width), multiple=size_multiple, smallest=smallest_size),
         )
+        if isinstance(self.network, AdaptedNetwork):
+            raise UserError("the adapter adapts no adapter: name the network itself")
         self.deep_supervision_scales = scales_of(self.network)
         expected = strides_of_scales(self.deep_supervision_scales)
         if [list(stride) for stride in strides] != expected:

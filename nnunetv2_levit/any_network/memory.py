@@ -127,7 +127,9 @@ def _counted(network: nn.Module, shape: tuple[int, ...], precision: Precision) -
     network.train()
     live = _LiveBytes()
     with _fake() as fake:
-        parameters: dict[str, Any] = {name: fake.from_tensor(value.detach()) for name, value in network.named_parameters()}
+        parameters: dict[str, Any] = {
+            name: fake.from_tensor(value.detach()) for name, value in network.named_parameters()
+        }
         buffers: dict[str, Any] = {name: fake.from_tensor(value) for name, value in network.named_buffers()}
         for name, value in network.named_parameters():
             parameters[name].requires_grad_(value.requires_grad)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -20,7 +21,6 @@ from nnunetv2_levit.network_architectures.layers.grids import Grid
 SMP, MONAI_NETWORKS = "segmentation_models_pytorch", "monai.networks.nets"
 DISTRIBUTIONS = {SMP: "'nnunetv2_levit[smp]'"}
 """What to install where the package has another name than its distribution."""
-ADAPTER = "nnunetv2_levit.any_network.adapter.AdaptedNetwork"
 DEFAULT_DECODER = "Unet"  # of segmentation_models.pytorch, around an encoder that is named alone
 FORMS = "a registered network, package.module:Class, smp:MODEL[/ENCODER], timm:ENCODER or monai:CLASS"
 
@@ -96,7 +96,9 @@ def locate_class(path: str, *, name: str) -> type[nn.Module]:
     try:
         found = pydoc.locate(path)
     except pydoc.ErrorDuringImport as error:
-        raise UserError(f"the network {name} can't be imported ({type(error.value).__name__}: {error.value})") from error
+        raise UserError(
+            f"the network {name} can't be imported ({type(error.value).__name__}: {error.value})"
+        ) from error
     if found is None:
         module, _, class_name = path.rpartition(".")
         holder = pydoc.locate(module) if module else None
@@ -134,6 +136,15 @@ def _target(name: str, settings: Mapping[str, Any]) -> tuple[str, dict[str, Any]
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", path):
         raise UserError(f"there is no network {name!r}: give {FORMS}")
     return path, dict(settings)
+
+
+def target_of(name: str) -> str:
+    """The importable path of the class that a name stands for.
+
+    Raises:
+        UserError: it is no name of a class.
+    """
+    return _target(name, {})[0]
 
 
 def find_network(name: str, settings: Mapping[str, Any] | None = None) -> NamedNetwork:
@@ -196,6 +207,9 @@ def build_network(
         ) from error
 
 
-def module_of(path: str) -> str | None:
-    """The file that an importable path's package was imported from, if it has one."""
-    return getattr(import_module(path.split(".")[0]), "__file__", None)
+def file_of(name: str) -> Path | None:
+    """The file of the first package or module of an importable name; None for names of other kinds."""
+    if not is_importable_path(name):
+        return None
+    file = getattr(import_module(re.split(r"[.:]", name)[0]), "__file__", None)
+    return None if file is None else Path(file)

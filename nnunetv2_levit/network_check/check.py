@@ -176,10 +176,10 @@ def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
         ]
         gib = entry["training_gib"]
         memory = "not counted" if gib is None else f"{gib * 1024:.0f} MiB counted"
+        size = f"{entry['parameters'] / 1e6:.1f} M parameters, {entry['gmac_per_image']:.1f} GMAC"
         lines.append(
-            f"{COST:<12}{entry['network']}: {entry['parameters'] / 1e6:.1f} M parameters, "
-            f"{entry['gmac_per_image']:.1f} GMAC and {', '.join(times)} an image of {patch} on this CPU; a training step of batch "
-            f"{cost['batch_size']} on a GPU: {memory}"
+            f"{COST:<12}{entry['network']}: {size} and {', '.join(times)} an image of {patch} on this CPU; a training "
+            f"step of batch {cost['batch_size']} on a GPU: {memory}"
         )
     return lines
 

@@ -1,7 +1,7 @@
 """The rules of the contract that are checked on numbers: one function each, which says what is wrong.
 
-A rule is a function of a `Subject` that returns what it saw, in a few words, and raises `BrokenRuleError` with the reason
-and the remedy. `check.py` runs them in the order of `RULES`; a network that fails with an exception of its own breaks the rule.
+A rule is a function of a `Subject` that returns what it saw, in a few words. It raises `BrokenRuleError` with reason
+and remedy. `check.py` runs them in the order of `RULES`; a network that fails by itself breaks the rule.
 """
 
 import copy
