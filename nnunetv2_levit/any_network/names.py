@@ -15,7 +15,7 @@ from torch import nn
 
 from nnunetv2_levit.any_network.signature import CLASS, complete_arguments, fill_in
 from nnunetv2_levit.errors import UserError, last_line
-from nnunetv2_levit.network_architectures import REGISTRY, create
+from nnunetv2_levit.network_architectures import REGISTRY, create, register_other_packages
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 
 SMP, MONAI_NETWORKS = "segmentation_models_pytorch", "monai.networks.nets"
@@ -160,6 +160,7 @@ def find_network(name: str, settings: Mapping[str, Any] | None = None) -> NamedN
         UserError: an unknown name, a missing package, or arguments that the class does not take or still needs.
     """
     settings = settings or {}
+    register_other_packages()
     if name in REGISTRY:
         shared = {"in_channels": "{channels}", "num_classes": "{classes}", "image_size": "{image_size}"}
         return NamedNetwork(name, name, {**shared, **settings})
@@ -193,6 +194,7 @@ def build_network(
     given = _with_classes(
         fill_in(dict(arguments), channels=channels, classes=classes, image_size=image_size), name=shown
     )
+    register_other_packages()
     try:
         if target in REGISTRY:
             return create(target, **given)

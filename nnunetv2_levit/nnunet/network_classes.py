@@ -17,7 +17,7 @@ from torch import nn
 from nnunetv2_levit.any_network import ADAPTER
 from nnunetv2_levit.any_network.signature import CLASS
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures import REGISTRY
+from nnunetv2_levit.network_architectures import REGISTRY, register_other_packages
 from nnunetv2_levit.network_architectures.entry_points import registered_packages
 
 LIBRARIES = (
@@ -41,6 +41,7 @@ def _texts(value: Any) -> Iterator[str]:
 def _within_adapter(keywords: dict[str, Any]) -> list[str]:
     """What the adapter imports: the network that it adapts, and classes of layers among that one's arguments."""
     network = keywords.get("network")
+    register_other_packages()
     texts = [text.removeprefix(CLASS) for text in _texts(keywords.get("arguments")) if "." in text or CLASS in text]
     return texts if network in REGISTRY else [str(network), *texts]
 

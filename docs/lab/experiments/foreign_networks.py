@@ -1,10 +1,10 @@
-"""Networks of public packages through nnU-Net's own commands: checked, configured, trained, resumed, predicted, evaluated.
+"""Networks of public packages through nnU-Net's own commands, from a check to an evaluation.
 
     python docs/lab/experiments/foreign_networks.py --work FOLDER [-o docs/lab/results/foreign_networks.json]
 
-A phantom dataset, the CPU, one thread. The trainer is nnU-Net's own with 2 iterations an epoch, defined below: fold 0 for
-one epoch and, resumed with --c, a second one; fold 1 for one epoch. The commands are nnU-Net's and this package's entry
-points, called in processes that are forked from one which has imported torch, to save the time of starting.
+A phantom dataset, the CPU, one thread. The trainer is nnU-Net's own with 2 iterations an epoch, defined below: fold 0
+for one epoch and, resumed with --c, a second one; fold 1 for one epoch. The commands are nnU-Net's and this package's
+entry points, called in processes that are forked from one which has imported torch, to save the time of starting.
 """
 
 import argparse
@@ -175,7 +175,11 @@ class Runs:
                 {},
             ),
             ("nnunetv2_levit predict", ["nnunetv2_levit", "predict", *predict, "-o", out / "ours"], {"EPOCHS": "1"}),
-            ("nnunetv2_levit export", ["nnunetv2_levit", "export", "-m", model, "-f", "0", "-o", onnx], {"EPOCHS": "1"}),
+            (
+                "nnunetv2_levit export",
+                ["nnunetv2_levit", "export", "-m", model, "-f", "0", "-o", onnx],
+                {"EPOCHS": "1"},
+            ),
         ]
         for step, step_words, environment in steps:
             row["steps"][step] = command(step_words, log, **environment)
@@ -285,7 +289,7 @@ def main() -> None:
     options = parser.parse_args()
     import monai.networks.nets
     import nnunetv2.inference.predict_from_raw_data
-    import nnunetv2.run.run_training
+    import nnunetv2.run.run_training  # noqa: F401
     import segmentation_models_pytorch as smp  # imported before the processes are forked
 
     runs = prepare(options.work.resolve())
