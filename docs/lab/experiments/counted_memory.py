@@ -1,6 +1,6 @@
 """Memory of a training step counted on shapes, beside what a process measures on the CPU (or torch on a GPU).
 
-    python docs/lab/experiments/counted_memory.py [--device cpu] [-o docs/lab/results/counted_memory_cpu.json]
+    python docs/lab/experiments/counted_memory.py [--device cpu] -o docs/lab/results/counted_memory_cpu.json
 
 Each measurement is a process of its own: two steps of Dice and cross-entropy with SGD. On a CPU, in fp32, it is the
 growth of the process's resident memory, read every millisecond, with small blocks given back to the system at once
