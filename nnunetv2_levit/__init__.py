@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nnunetv2_levit.inference.pipeline import FailedCasesError
     from nnunetv2_levit.inference.predict import predict
     from nnunetv2_levit.network_architectures import create, list_networks
+    from nnunetv2_levit.network_check.check import check_network
     from nnunetv2_levit.trainers.listing import list_trainers
     from nnunetv2_levit.trainers.naming import trainer_class
 
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FailedCasesError",
     "UserError",
+    "check_network",
     "compare",
     "convert",
     "create",
@@ -40,6 +42,7 @@ __all__ = [
 _MODULES = {
     "FailedCasesError": "inference.pipeline",
     "UserError": "errors",
+    "check_network": "network_check.check",
     "compare": "evaluation.compare",
     "convert": "dataset_conversion.convert",
     "create": "network_architectures",

@@ -5,8 +5,13 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from torch import nn
 
+from nnunetv2_levit.any_network.adaptation import find_adaptation
+from nnunetv2_levit.any_network.adapter import AdaptedNetwork
+from nnunetv2_levit.any_network.names import find_network
+from nnunetv2_levit.any_network.shapes import NetworkOfAnySize
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE, REGISTRY, create
+from nnunetv2_levit.network_architectures.layers.grids import Grid
 
 # what nnU-Net's ExperimentPlanner and nnUNetPlannerResEncM set for 2D configurations
 SMALLEST_FEATURE_MAP = 4
@@ -25,11 +30,13 @@ def measurable() -> tuple[str, ...]:
 def check_patch(name: str, patch_size: tuple[int, int]) -> None:
     """Check, without building it, that a network can be had for a patch (height, width) in pixels.
 
+    A name that is neither nnU-Net's nor registered is one of another package, as `find_network` takes it.
+
     Raises:
         UserError: an unknown name or an impossible size.
     """
     if name not in measurable():
-        raise UserError(f"network {name!r} is not registered: choose from {', '.join(measurable())}")
+        find_network(name)
     height, width = patch_size
     if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
         raise UserError(f"the patch {height}x{width} has a side outside {MIN_SIZE} to {MAX_SIZE} pixels")
@@ -69,6 +76,28 @@ def nnunet_network(name: str, *, in_channels: int, num_classes: int, patch_size:
     )
 
 
+def _of_another_package(name: str, *, in_channels: int, num_classes: int, patch_size: Grid) -> nn.Module:
+    """Any network within the adapter, as plans that `configure --network` writes name it."""
+    network = find_network(name)
+    built = NetworkOfAnySize(
+        lambda size: network.build(channels=in_channels, classes=num_classes, image_size=size),
+        takes_image_size=network.takes_image_size,
+    )
+    found = find_adaptation(built, channels=in_channels, classes=num_classes, sizes=(patch_size,))
+    torch.manual_seed(0)
+    return AdaptedNetwork(
+        in_channels,
+        num_classes,
+        network=network.target,
+        arguments=network.arguments,
+        image_size=patch_size,
+        size_multiple=found.size_multiple,
+        smallest_size=found.smallest_size,
+        output=found.output,
+        deep_supervision=False,
+    )
+
+
 def build(name: str, *, in_channels: int, num_classes: int, patch_size: tuple[int, int]) -> nn.Module:
     """A network by name, with the same random weights at each call.
 
@@ -79,4 +108,6 @@ def build(name: str, *, in_channels: int, num_classes: int, patch_size: tuple[in
     torch.manual_seed(0)
     if name in REFERENCES:
         return nnunet_network(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    if name not in REGISTRY:
+        return _of_another_package(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
     return create(name, in_channels=in_channels, num_classes=num_classes, image_size=patch_size)

@@ -1,4 +1,4 @@
-"""The command ``nnunetv2_levit``: a module of this folder for each subcommand, named like it.
+"""The command ``nnunetv2_levit``: a module of this folder for each subcommand, named like it (`-` is `_`).
 
 A subcommand has ``HELP``, ``add_arguments(parser)`` and ``run(arguments)``, which imports what is heavy. One that hands
 its flags to nnU-Net has ``PROGRAM`` and ``run(words)`` instead.
@@ -12,6 +12,7 @@ from types import ModuleType
 import nnunetv2_levit
 from nnunetv2_levit.cli import (
     benchmark,
+    check_network,
     compare,
     configure,
     convert,
@@ -38,7 +39,7 @@ from nnunetv2_levit.cli.library_warnings import hide_library_warnings
 # in the order of the help
 SUBCOMMANDS: tuple[ModuleType, ...] = (
     *(env, enable, disable, trainers),
-    *(convert, inspect, configure),
+    *(convert, inspect, check_network, configure),
     *(benchmark, export, truncate, predict),
     *(evaluate, compare, report, curves, study),
     demo,
@@ -47,7 +48,7 @@ PASSED_THROUGH = {"train": train.PROGRAM, "plan": plan.PROGRAM}
 
 
 def _name(subcommand: ModuleType) -> str:
-    return subcommand.__name__.rpartition(".")[2]
+    return subcommand.__name__.rpartition(".")[2].replace("_", "-")
 
 
 def build_parser() -> argparse.ArgumentParser:

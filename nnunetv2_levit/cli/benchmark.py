@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--networks",
         nargs="+",
         metavar="NAME",
-        help="registered networks, nnunet_plain, nnunet_resenc_m (default: all of them)",
+        help="registered networks, nnunet_plain, nnunet_resenc_m (default: all of these), or any by its name, such as "
+        "smp:Unet/resnet34",
     )
     parser.add_argument(
         "--patch", type=_patch, nargs="+", default=[(224, 224)], metavar="SIDE", help="224 (default) or 256x224"

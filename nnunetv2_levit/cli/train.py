@@ -165,6 +165,26 @@ def _check_fold(fold: str, data: _Data) -> None:
         raise UserError(f"there is no fold {int(fold)}: {data.folder.name} has the folds 0 to {number - 1}, and all")
 
 
+def _check_network(arguments: argparse.Namespace, data: _Data, trainer: type) -> None:
+    """Refuse a network of the plans whose package is missing, where the trainer trains the network of the plans."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    from nnunetv2_levit.any_network.names import require_package
+    from nnunetv2_levit.network_architectures import REGISTRY
+    from nnunetv2_levit.nnunet.network_configurations import network_of_architecture
+    from nnunetv2_levit.trainers.plans_network import PlansNetworkTrainer
+
+    builds = getattr(trainer, "build_network_architecture", None)
+    if builds is not nnUNetTrainer.build_network_architecture and not issubclass(trainer, PlansNetworkTrainer):
+        return
+    architecture = PlansManager(data.plans).get_configuration(arguments.configuration).configuration["architecture"]
+    adapted = network_of_architecture(architecture)
+    named = architecture["network_class_name"] if adapted is None else adapted.target
+    if named not in REGISTRY:
+        require_package(named, name=named)
+
+
 def _check_checkpoints(arguments: argparse.Namespace, data: _Data, trainer: type) -> None:
     """Refuse what nnU-Net would load and what is missing, broken or may run code."""
     from nnunetv2_levit.nnunet.checkpoints import RESUMABLE, TRAINED, check_checkpoint, trusted_by_environment
@@ -220,6 +240,7 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
             f"{parsed.tr} trains 2D networks and the configuration {parsed.configuration} is 3D: use 2d, or one made "
             "from it by `nnunetv2_levit configure`"
         )
+    _check_network(parsed, data, trainer)
     _check_checkpoints(parsed, data, trainer)
     return handed_on
 

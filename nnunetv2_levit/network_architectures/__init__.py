@@ -16,9 +16,11 @@ The contract that every network keeps (tested in tests/network_architectures/tes
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.entry_points import NETWORKS, load_families
 from nnunetv2_levit.network_architectures.family import MAX_SIZE, MIN_SIZE, Family
 from nnunetv2_levit.network_architectures.levit_unet.sizes import FAMILY as LEVIT_UNET
 from nnunetv2_levit.network_architectures.unet2022.sizes import FAMILY as UNET2022
@@ -37,8 +39,20 @@ REGISTRY: dict[str, Callable[..., SegmentationNetwork]] = {
 }
 
 
+@cache
+def register_other_packages() -> None:
+    """Add the networks of the families that other packages declare, once; a name that is taken stays as it is.
+
+    Not when this module is imported, as theirs import it.
+    """
+    for family in load_families(NETWORKS, Family):
+        for name, constructor in family.networks.items():
+            REGISTRY.setdefault(name, constructor)
+
+
 def list_networks() -> list[str]:
     """Names of all registered networks, as `create` takes them."""
+    register_other_packages()
     return list(REGISTRY)
 
 
@@ -55,6 +69,7 @@ def create(name: str, *, in_channels: int, num_classes: int, image_size: Grid, *
     Raises:
         UserError: unknown name, a size outside 32 to 1024, or a channel or class count below 1.
     """
+    register_other_packages()
     if name not in REGISTRY:
         raise UserError(f"network {name!r} is not registered: choose one of {', '.join(REGISTRY)}")
     return REGISTRY[name](in_channels=in_channels, num_classes=num_classes, image_size=image_size, **options)

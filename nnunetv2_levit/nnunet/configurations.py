@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_levit import schemas
+from nnunetv2_levit.any_network import ADAPTER
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json, write_json
 from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE
 from nnunetv2_levit.nnunet.environment import dataset_folder
 
 NNUNET_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
-ADDED_KEYS = {"inherits_from", "patch_size", "batch_size"}
+ADDED_KEYS = {"inherits_from", "patch_size", "batch_size", "architecture"}
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 # a folder's name has 255 bytes, which trainer, plans and configuration share
 MAX_NAME_LENGTH = 100
@@ -23,7 +24,7 @@ MIN_BATCH_SIZE = 2
 MAX_BATCH_SIZE = 4096
 
 
-def _plans_file(dataset_id: int, plans_name: str) -> Path:
+def plans_file(dataset_id: int, plans_name: str) -> Path:
     _check_name(plans_name, "plans identifier")
     advice = f"run `nnUNetv2_plan_and_preprocess -d {dataset_id}` first"
     path = dataset_folder("nnUNet_preprocessed", dataset_id, advice=advice) / f"{plans_name}.json"
@@ -73,12 +74,18 @@ def _check_name(name: str, what: str) -> None:
 
 
 def _is_added(name: str, configuration: dict) -> bool:
-    """Whether `add_configuration` made a configuration of a plans file.
+    """Whether `configure` made a configuration of a plans file.
 
-    It holds nothing but what `add_configuration` writes, whereas nnU-Net's own hold an architecture or a previous
-    stage, and a person's may hold anything.
+    It inherits, and holds nothing but another patch or network and perhaps a batch size, whereas nnU-Net's own do not
+    inherit an architecture or have a previous stage, and a person's may hold anything.
     """
-    return name not in NNUNET_CONFIGURATIONS and {"inherits_from", "patch_size"} <= set(configuration) <= ADDED_KEYS
+    keys = set(configuration)
+    return (
+        name not in NNUNET_CONFIGURATIONS
+        and "inherits_from" in keys
+        and keys <= ADDED_KEYS
+        and bool(keys & {"patch_size", "architecture"})
+    )
 
 
 def _whole_numbers(values: object, count: int) -> bool:
@@ -90,7 +97,7 @@ def _whole_numbers(values: object, count: int) -> bool:
     )
 
 
-def _check_sizes(patch_size: Sequence[int], batch_size: int | None) -> None:
+def check_sizes(patch_size: Sequence[int], batch_size: int | None) -> None:
     """Refuse a patch that the networks don't take, or a batch that can't be meant."""
     if not _whole_numbers(patch_size, 2) or not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
         shown = "x".join(map(str, patch_size))
@@ -108,7 +115,7 @@ def _check_sizes(patch_size: Sequence[int], batch_size: int | None) -> None:
         raise UserError(f"the batch size {batch_size} is above {MAX_BATCH_SIZE}: choose a smaller one")
 
 
-def _check_base(parent: dict, base: str, batch_size: int | None, path: Path) -> None:
+def check_base(parent: dict, base: str, batch_size: int | None, path: Path) -> None:
     """Refuse a base configuration that is not 2D, or without what nnU-Net needs of it."""
     size = parent.get("patch_size")
     if _whole_numbers(size, 3):
@@ -133,6 +140,56 @@ def _unet_factors(parent: dict, path: Path) -> list[int] | None:
     return [math.prod(axis) for axis in zip(*pairs, strict=True)]
 
 
+def read_plans(path: Path) -> dict:
+    """The content of a plans file.
+
+    Raises:
+        UserError: it is no plans file, or its configurations inherit in a circle.
+    """
+    plans = read_json(path, what="a plans file", schema=schemas.PLANS_TO_CONFIGURE)
+    schemas.check_inheritance(plans, path=path)
+    return plans
+
+
+def names_the_adapter(dataset_id: int, base: str, plans_name: str) -> bool:
+    """Whether a configuration's network is one of another package within the adapter, made for a patch size.
+
+    False where there is no such configuration.
+
+    Raises:
+        UserError: no such dataset or plans.
+    """
+    path = plans_file(dataset_id, plans_name)
+    configurations = read_plans(path)["configurations"]
+    if base not in configurations:
+        return False
+    resolved, _ = resolved_configuration(configurations, base, path)
+    return (resolved.get("architecture") or {}).get("network_class_name") == ADAPTER
+
+
+def write_configuration(path: Path, plans: dict, *, name: str, base: str, entry: dict, overwrite: bool) -> None:
+    """Add a configuration that inherits from ``base`` to a plans file.
+
+    Raises:
+        UserError: an impossible name, or one that is taken.
+    """
+    configurations = plans["configurations"]
+    _check_name(name, "configuration name")
+    _, lineage = resolved_configuration(configurations, base, path)
+    if name in NNUNET_CONFIGURATIONS or (name in configurations and not _is_added(name, configurations[name])):
+        raise UserError(
+            f"{name} is a configuration of nnU-Net's or of your own, not one added here: give another --name"
+        )
+    if name in lineage:
+        raise UserError(
+            f"the configuration {name} would inherit from itself ({' -> '.join(lineage)}): give another --name"
+        )
+    if name in configurations and configurations[name] != entry and not overwrite:
+        raise UserError(f"{path} has another configuration {name} already: add --name NAME or --overwrite")
+    configurations[name] = entry
+    write_json(path, plans, indent=4, allow_nan=True)  # which nnU-Net writes too
+
+
 def add_configuration(
     *,
     dataset_id: int,
@@ -152,34 +209,20 @@ def add_configuration(
         UserError: no such dataset, plans or configuration, a 3D or unfinished one, an unusable size or name, or a name
             already taken; nnU-Net's own configurations are never replaced.
     """
-    _check_sizes(patch_size, batch_size)
-    path = _plans_file(dataset_id, plans_name)
-    plans = read_json(path, what="a plans file", schema=schemas.PLANS_TO_CONFIGURE)
-    schemas.check_inheritance(plans, path=path)
+    check_sizes(patch_size, batch_size)
+    path = plans_file(dataset_id, plans_name)
+    plans = read_plans(path)
     configurations = plans["configurations"]
     if base not in configurations:
         raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
-    parent, lineage = resolved_configuration(configurations, base, path)
-    _check_base(parent, base, batch_size, path)
+    parent, _ = resolved_configuration(configurations, base, path)
+    check_base(parent, base, batch_size, path)
     name = f"{base}_p{patch_size[0]}x{patch_size[1]}" if name is None else name
-    _check_name(name, "configuration name")
     entry: dict = {"inherits_from": base, "patch_size": [int(side) for side in patch_size]}
     if batch_size is not None:
         entry["batch_size"] = int(batch_size)
-    if name in NNUNET_CONFIGURATIONS or (name in configurations and not _is_added(name, configurations[name])):
-        raise UserError(
-            f"{name} is a configuration of nnU-Net's or of your own, not one added here: give another --name"
-        )
-    if name in lineage:
-        raise UserError(
-            f"the configuration {name} would inherit from itself ({' -> '.join(lineage)}): give another --name"
-        )
-    if name in configurations and configurations[name] != entry and not overwrite:
-        raise UserError(f"{path} has another configuration {name} already: add --name NAME or --overwrite")
     factors = _unet_factors(parent, path)
-    configurations[name] = entry
-    write_json(path, plans, indent=4, allow_nan=True)  # which nnU-Net writes too
-
+    write_configuration(path, plans, name=name, base=base, entry=entry, overwrite=overwrite)
     remark = None
     if factors is not None and any(side % factor for side, factor in zip(patch_size, factors, strict=True)):
         remark = (

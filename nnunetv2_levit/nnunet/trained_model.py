@@ -16,6 +16,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager, deter
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor, nn
 
+from nnunetv2_levit.any_network.names import require_package
 from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
 from nnunetv2_levit.nnunet.model_folder import FoldContent, ModelFolder, check_same_network, read_model_folder
@@ -124,13 +125,18 @@ def _assembled(folder: ModelFolder, folds: tuple[TrainedFold, ...]) -> TrainedMo
     labels = plans.get_label_manager(folder.dataset)
     in_channels = input_channels(plans, configuration, folder.dataset)
     trainer = find_trainer_class(first.trainer_name)
-    network = build_network(
-        trainer,
-        plans=plans,
-        configuration=configuration,
-        in_channels=in_channels,
-        num_classes=labels.num_segmentation_heads,
-    )
+    try:
+        network = build_network(
+            trainer,
+            plans=plans,
+            configuration=configuration,
+            in_channels=in_channels,
+            num_classes=labels.num_segmentation_heads,
+        )
+    except ImportError:  # by which nnU-Net says no more than that it found no class
+        named = configuration.network_arch_class_name
+        require_package(named, name=named)
+        raise
     network.load_state_dict(first.weights)
     return TrainedModel(
         path=folder.path,

@@ -16,6 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from torch import nn
 
+from nnunetv2_levit.any_network import ADAPTER
 from nnunetv2_levit.errors import NonFiniteLossError, UserError
 from nnunetv2_levit.files import write_json
 from nnunetv2_levit.network_architectures import create
@@ -121,6 +122,12 @@ class HybridTrainer(nnUNetTrainer):
             raise UserError(
                 f"{cls.__name__} trains 2D networks and this configuration has the 3D patch size {patch_size}: "
                 "use the configuration 2d, or one made from it by `nnunetv2_levit configure`"
+            )
+        if getattr(configuration_manager, "network_arch_class_name", None) == ADAPTER:
+            raise UserError(
+                f"{cls.__name__} trains a network of its own, and this configuration names another one "
+                f"({configuration_manager.network_arch_init_kwargs['network']}): use a trainer of the plans' network, "
+                "such as HybridRecipeTrainer or nnUNetTrainer, or another configuration"
             )
         network = create(
             cls.network_name,

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nnunetv2_levit.trainers.naming import FAMILIES
+from nnunetv2_levit.trainers.naming import FAMILIES, register_other_packages
 
 
 def list_trainers() -> dict[str, Any]:
@@ -11,6 +11,7 @@ def list_trainers() -> dict[str, Any]:
     A family is a dictionary of its ``summary``, ``sizes``, ``default_size``, ``options`` (from name to meaning, in the
     order in which a name has them) and ``epochs``. `trainer_class` makes a class of a name.
     """
+    register_other_packages()
     return {
         "grammar": "<Family>Trainer[_<size>][_<option>]...[_<N>iterations][_<N>epochs]",
         "families": {

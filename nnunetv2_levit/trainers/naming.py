@@ -13,6 +13,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.entry_points import TRAINERS, load_families
 from nnunetv2_levit.trainers.families import Family, Option
 from nnunetv2_levit.trainers.levit_unet import LEVIT_UNET
 from nnunetv2_levit.trainers.recipe_trainer import HYBRID_RECIPE
@@ -30,8 +31,19 @@ MODULE = "nnunetv2_levit.trainers"
 ITERATIONS = 250  # of one of nnU-Net's epochs
 
 
+@cache
+def register_other_packages() -> None:
+    """Add the families of trainers that other packages declare, once; a name that is taken stays as it is.
+
+    Not when this module is imported, as theirs import it.
+    """
+    for family in load_families(TRAINERS, Family):
+        FAMILIES.setdefault(family.name, family)
+
+
 def family_of(name: str) -> Family | None:
     """The family that a trainer's name begins with, if any."""
+    register_other_packages()
     match = re.match(r"([A-Za-z0-9]+)Trainer(_|$)", name)
     return FAMILIES.get(match.group(1)) if match else None
 

@@ -84,6 +84,7 @@ def write_model_folder(
     poison: tuple[int, ...] = (),
     reader: str = "SimpleITKIO",
     file_ending: str = ".nii.gz",
+    architecture: dict | None = None,
 ) -> Path:
     """A model folder of ``trainer``; the folds in ``poison`` have a NaN among their weights."""
     name = "2d" if len(patch_size) == 2 else "3d_fullres"
@@ -100,6 +101,8 @@ def write_model_folder(
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {str(channel): {} for channel in range(channels)},
     }
+    if architecture is not None:
+        plans["configurations"][name]["architecture"] = architecture
     labels = LABELS if labels is None else labels
     dataset = {
         "channel_names": {str(channel): f"channel {channel}" for channel in range(channels)},

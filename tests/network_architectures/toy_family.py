@@ -9,6 +9,8 @@ from nnunetv2_levit.network_architectures.base import SegmentationNetwork, check
 from nnunetv2_levit.network_architectures.family import Family
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import DoubleConv, UpsampleConvBlock
 from nnunetv2_levit.network_architectures.layers.grids import spatial_size
+from nnunetv2_levit.trainers.families import Family as TrainerFamily
+from nnunetv2_levit.trainers.recipe import Recipe
 
 WIDTHS = {"small": (8, 16), "large": (16, 32)}  # at 1 and 1/2 of the resolution
 
@@ -58,4 +60,13 @@ class Toy(SegmentationNetwork):
 
 FAMILY = Family(
     networks={f"toy_{size}": partial(Toy, size=size) for size in WIDTHS}, smallest=("toy_small",), others="wider"
+)
+
+TRAINERS = TrainerFamily(
+    name="Toy",
+    summary="a toy of another package",
+    sizes={size: f"toy_{size}" for size in WIDTHS},
+    default_size="small",
+    recipe=Recipe(),
+    options=(),
 )

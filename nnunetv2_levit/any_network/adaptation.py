@@ -1,0 +1,152 @@
+"""What the adapter has to do for a network, found by trying the sizes that nnU-Net plans, on shapes alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from nnunetv2_levit.any_network.adapter import padded_size
+from nnunetv2_levit.any_network.shapes import LARGEST_WITH_NUMBERS, NEEDS_NUMBERS, Key, NetworkOfAnySize, output_shapes
+from nnunetv2_levit.errors import UserError, last_line
+from nnunetv2_levit.network_architectures.layers.grids import Grid, divide_rounding_up
+
+SIZES: tuple[Grid, ...] = (
+    (256, 256), (224, 256), (320, 320), (512, 512), (192, 160), (112, 112), (96, 96), (97, 131), (64, 64), (40, 56),
+    (32, 32), (1024, 1024),
+)  # fmt: skip
+"""Patches as nnU-Net plans them: squares, rectangles, multiples of 4 alone, and an odd one that a person may choose."""
+DECIDING: tuple[Grid, ...] = ((256, 256), (224, 256), (200, 264), (257, 321))
+"""Images large enough for every stage of a network: what fails of these tells of what the sides must be multiples."""
+MULTIPLES = (1, 2, 4, 8, 14, 16, 28, 32, 56, 64, 128, 256)
+BATCH = 2
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What the adapter does.
+
+    Attributes:
+        size_multiple, smallest_size: to what images are padded; 1 for no padding.
+        output: which output holds the logits; None for a network that returns one tensor.
+        failures: from a size that fails without padding to what happened.
+        not_tried: sizes whose outcome shapes alone don't tell.
+    """
+
+    size_multiple: int = 1
+    smallest_size: int = 1
+    output: Key = None
+    failures: dict[Grid, str] = field(default_factory=dict)
+    not_tried: tuple[Grid, ...] = ()
+
+    @property
+    def pads(self) -> bool:
+        """Whether images of some size are padded."""
+        return self.size_multiple > 1 or self.smallest_size > 1
+
+    def padded(self, size: Grid) -> Grid:
+        """Height and width that the network gets."""
+        return padded_size(size, multiple=self.size_multiple, smallest=self.smallest_size)
+
+    def reasons(self) -> list[str]:
+        """What the adapter does, as phrases."""
+        found = []
+        if self.size_multiple > 1:
+            found.append(f"pads to multiples of {self.size_multiple}")
+        if self.smallest_size > 1:
+            found.append(f"pads to {self.smallest_size}x{self.smallest_size} at least")
+        if self.output is not None:
+            found.append(f"takes output {self.output!r}")
+        return found
+
+
+class _Trial:
+    """Outcomes of one network, remembered."""
+
+    def __init__(self, network: NetworkOfAnySize, *, channels: int, classes: int) -> None:
+        self.network, self.channels, self.classes = network, channels, classes
+        self.known: dict[Grid, str | None] = {}
+        self.not_tried: list[Grid] = []
+        self.output: Key = None
+
+    def settle_output(self) -> None:
+        """Find which output is of full resolution.
+
+        Raises:
+            UserError: the network runs for no size, or has no such output.
+        """
+        said = ""
+        for size in ((256, 256), (224, 224), (512, 512)):
+            try:
+                shapes = output_shapes(self.network(size), (BATCH, self.channels, *size))
+            except NEEDS_NUMBERS:
+                continue
+            except UserError:  # it can't be built at all
+                raise
+            except Exception as error:  # a foreign network may raise anything
+                said = said or f"images of {size[0]}x{size[1]} make it fail ({_sentence(error)})"
+                continue
+            full = [key for key, shape in shapes.items() if shape == (BATCH, self.classes, *size)]
+            if full:
+                self.output = full[0]
+                return
+            said = (
+                said
+                or f"images of {size[0]}x{size[1]} give {_described(shapes)}, not logits of {self.classes} x that size"
+            )
+        raise UserError(f"{said}: a network maps (B, {self.channels}, H, W) to logits (B, {self.classes}, H, W)")
+
+    def why_not(self, size: Grid) -> str | None:
+        """What happens at a size that the network does not take; None where it takes it."""
+        if size not in self.known:
+            self.known[size] = self._tried(size)
+        return self.known[size]
+
+    def _tried(self, size: Grid) -> str | None:
+        try:
+            shapes = output_shapes(self.network(size), (BATCH, self.channels, *size))
+        except NEEDS_NUMBERS:
+            self.not_tried.append(size)
+            return None
+        except Exception as error:  # a foreign network may raise anything
+            return _sentence(error)
+        wanted = (BATCH, self.classes, *size)
+        return None if shapes.get(self.output) == wanted else f"gives {_described(shapes)}"
+
+
+def _sentence(error: Exception) -> str:
+    return f"{type(error).__name__}: {last_line(error)[:160]}"
+
+
+def _described(shapes: dict[Key, tuple[int, ...]]) -> str:
+    if not shapes:
+        return "no tensor"
+    return " and ".join("x".join(map(str, shape[1:])) for shape in shapes.values())
+
+
+def find_adaptation(
+    network: NetworkOfAnySize, *, channels: int = 1, classes: int = 4, sizes: Iterable[Grid] = SIZES
+) -> Adaptation:
+    """What a network needs to take all ``sizes``.
+
+    Raises:
+        UserError: no output is of full resolution, or no padding helps; the sentence names a size and what happened.
+    """
+    sizes = tuple(sizes)
+    trial = _Trial(network, channels=channels, classes=classes)
+    trial.settle_output()
+    failures = {size: said for size in sizes if (said := trial.why_not(size)) is not None}
+    if not failures:
+        return Adaptation(output=trial.output, not_tried=tuple(trial.not_tried))
+    for multiple in MULTIPLES:
+        if any(trial.why_not(padded_size(size, multiple=multiple, smallest=1)) is not None for size in DECIDING):
+            continue
+        for smallest in (1, 48, 64, 96, 128, 192, 256):
+            if all(trial.why_not(padded_size(size, multiple=multiple, smallest=smallest)) is None for size in failures):
+                return Adaptation(
+                    size_multiple=multiple,
+                    smallest_size=divide_rounding_up(smallest, multiple) * multiple if smallest > multiple else 1,
+                    output=trial.output,
+                    failures=failures,
+                    not_tried=tuple(size for size in trial.not_tried if max(size) > LARGEST_WITH_NUMBERS),
+                )
+    size, said = next(iter(failures.items()))
+    what = said if said.startswith("gives") else f"make it fail ({said})"
+    raise UserError(f"images of {size[0]}x{size[1]} {what}, and no padding helps")

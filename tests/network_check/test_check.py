@@ -1,0 +1,110 @@
+"""Networks that are right, and one for each trap: what `check-network` says of them, and its exit codes."""
+
+import json
+
+import pytest
+
+from nnunetv2_levit.network_check.check import check_network
+from tests.network_check import broken_networks
+from tests.support.faults import run
+
+MODULE = broken_networks.__name__
+SLOW = ("compile", "onnx", "cost")
+
+
+def statuses(result):
+    return {row["rule"]: row["status"] for row in result["rules"]}
+
+
+def check(name, *, skip=SLOW, **settings):
+    return check_network(f"{MODULE}:{name}", settings=settings, skip=skip)
+
+
+# network, rule that it breaks, words of what is said or of the remedy
+BROKEN = [
+    ("OnlyRgb", "channels and classes", "3 channels"),
+    ("FourClasses", "channels and classes", "give 4 channels"),
+    ("Softmax", "logits", "softmax"),
+    ("Tanh", "logits", "tanh"),
+    ("UnusedLayer", "gradients", "left_over.weight and 1 more"),
+    ("Overflow", "half precision", "not finite"),
+    ("SwallowsNan", "nan", "nan_to_num"),
+    ("StaleCache", "other weights", "cache"),
+    ("Lambda", "copies", "lambda"),
+    ("MixesImages", "each image alone", "mean"),
+    ("DropsAlways", "repeatable", "nn.Dropout"),
+    ("QuarterResolution", "sizes", "4x64x64"),
+]
+
+
+@pytest.mark.parametrize(("name", "rule", "words"), BROKEN, ids=lambda value: str(value))
+def test_a_broken_network_breaks_its_rule_alone(name, rule, words):
+    result = check(name)
+    assert not result["kept"]
+    assert [row for row, status in statuses(result).items() if status == "broken"] == [rule]
+    (row,) = (row for row in result["rules"] if row["rule"] == rule)
+    assert words in f"{row['said']} {row['remedy']}"
+    assert row["remedy"]
+
+
+# network, rule, what the adapter does
+CURED = [
+    ("Good", "constructor", []),
+    ("FixedSize", "constructor", []),
+    ("MultiplesOf16", "sizes", ["pads to multiples of 16"]),
+    ("ListOfOutputs", "sizes", ["takes output 1"]),
+    ("HeadsOfTrainingAlone", "constructor", []),
+]
+
+
+@pytest.mark.parametrize(("name", "rule", "does"), CURED, ids=[row[0] for row in CURED])
+def test_the_adapter_cures_it(name, rule, does):
+    result = check(name)
+    assert result["kept"]
+    assert statuses(result)[rule] == "adapter"
+    assert result["adapter"] == does
+
+
+def test_the_state_dict_that_depends_on_deep_supervision_is_named():
+    (row,) = (row for row in check("HeadsOfTrainingAlone")["rules"] if row["rule"] == "constructor")
+    assert "the state dict depends on deep_supervision" in row["said"]
+
+
+def test_nnunets_own_signature_needs_no_adapter():
+    result = check("NnUNetsOwn", strides=[[1, 1], [2, 2], [2, 2]])
+    rules = statuses(result)
+    assert rules["constructor"] == rules["sizes"] == "kept"
+    assert result["adapter"] == []
+
+
+def test_a_branch_on_values_breaks_compilation_and_export():
+    pytest.importorskip("onnxscript")
+    result = check("BranchesOnValues", skip=("cost",))
+    broken = [row for row, status in statuses(result).items() if status == "broken"]
+    assert broken == ["onnx"]
+    (row,) = (row for row in result["rules"] if row["rule"] == "compile")
+    assert "several graphs" in row["said"]
+
+
+def test_arguments_of_other_names_are_set():
+    settings = {"planes_in": "{channels}", "planes_out": "{classes}", "widths": [6], "shape": "{image_size}"}
+    assert check("NeedsWidths", **settings)["kept"]
+
+
+def test_a_good_network_and_its_cost(capsys):
+    words = ("--skip", "compile", "--patch", "32", "32")
+    done = run(capsys, "check-network", f"{MODULE}:Good", *words)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert len([line for line in lines if line.startswith(("kept", "adapter"))]) == 13
+    assert len([line for line in lines if line.startswith("cost")]) == 2
+    assert "all rules are kept through the adapter" in lines[-1]
+
+
+def test_exit_codes_and_json(capsys, tmp_path):
+    file = tmp_path / "check.json"
+    done = run(capsys, "check-network", f"{MODULE}:Softmax", "--skip", *SLOW, "--json", "-o", file)
+    assert done.code == 1
+    assert json.loads(done.out) == json.loads(file.read_text())
+    assert json.loads(done.out)["kept"] is False
+    assert "broken      logits" in run(capsys, "check-network", f"{MODULE}:Softmax", "--skip", *SLOW).out
