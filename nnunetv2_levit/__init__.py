@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nnunetv2_levit.analysis.attention import attention
     from nnunetv2_levit.analysis.truncation import truncate
     from nnunetv2_levit.dataset_conversion.convert import convert
     from nnunetv2_levit.errors import UserError
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FailedCasesError",
     "UserError",
+    "attention",
     "compare",
     "convert",
     "create",
@@ -40,6 +42,7 @@ __all__ = [
 _MODULES = {
     "FailedCasesError": "inference.pipeline",
     "UserError": "errors",
+    "attention": "analysis.attention",
     "compare": "evaluation.compare",
     "convert": "dataset_conversion.convert",
     "create": "network_architectures",

@@ -83,7 +83,7 @@ class Recorder:
             layer.branch_norms = self.branches.get(name, {})
         return list(self.layers.values())
 
-    def _store(self, block: TransformerBlock, tokens: TokenGrid, query: Tensor, key: Tensor, value: Tensor,
+    def store(self, block: TransformerBlock, tokens: TokenGrid, query: Tensor, key: Tensor, value: Tensor,
                bias: Tensor | None) -> None:  # fmt: skip
         query, key, value = (x.detach().float() for x in (query, key, value))
         scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
@@ -111,14 +111,14 @@ def _note_vit(recorder: Recorder, block: TransformerBlock, module: Any, argument
         query, key, value = qkv.unbind(0)
         query, key = module.q_norm(query), module.k_norm(key)
     place = global_tokens(token_grid(recorder.image_size, PATCH), stride=block.stride)
-    recorder._store(block, place, query, key, value, None)
+    recorder.store(block, place, query, key, value, None)
 
 
 def _observe_levit(recorder: Recorder, block: TransformerBlock, query: Tensor, key: Tensor, value: Tensor,
                    bias: Tensor) -> None:  # fmt: skip
     attention: Any = block.attention
     place = global_tokens(recorder.grids[block.name], stride=block.stride, query_stride=attention.query_stride)
-    recorder._store(block, place, query, key, value, bias)
+    recorder.store(block, place, query, key, value, bias)
 
 
 def _observe_windows(recorder: Recorder, block: TransformerBlock, query: Tensor, key: Tensor, value: Tensor,
@@ -128,7 +128,7 @@ def _observe_windows(recorder: Recorder, block: TransformerBlock, query: Tensor,
     padded, shift = mixing.padded(grid), mixing.shift(grid)
     mask = shift_mask(padded, mixing.window, shift).numpy() if any(shift) else None
     place = window_tokens(grid, stride=block.stride, window=mixing.window, padded=padded, shift=shift, mask=mask)
-    recorder._store(block, place, query, key, value, bias)
+    recorder.store(block, place, query, key, value, bias)
 
 
 def _keep_attended(recorder: Recorder, name: str, attended: Tensor) -> None:
@@ -164,7 +164,9 @@ def _watch(recorder: Recorder, block: TransformerBlock, stack: ExitStack) -> Non
         stack.enter_context(_observed(attention, partial(_observe_levit, recorder, block)))
     else:
         mixing: Any = block.mixing
-        keep(mixing.register_forward_pre_hook(lambda _, args: recorder.grids.__setitem__(name, tuple(args[0].shape[2:]))))
+        keep(
+            mixing.register_forward_pre_hook(lambda _, args: recorder.grids.__setitem__(name, tuple(args[0].shape[2:])))
+        )
         stack.enter_context(_observed(attention, partial(_observe_windows, recorder, block)))
         if mixing.conv_dw is not None:
             keep(attention.register_forward_hook(lambda _, __, output: norm_of("attention", output)))
@@ -203,5 +205,3 @@ def recorded(network: nn.Module, blocks: list[TransformerBlock], image: Tensor) 
 def as_array(values: Tensor) -> np.ndarray:
     """In fp64, for sums over many small weights."""
     return values.detach().double().numpy()
-
-

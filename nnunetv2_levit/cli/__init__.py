@@ -11,6 +11,7 @@ from types import ModuleType
 
 import nnunetv2_levit
 from nnunetv2_levit.cli import (
+    attention,
     benchmark,
     compare,
     configure,
@@ -40,6 +41,7 @@ SUBCOMMANDS: tuple[ModuleType, ...] = (
     *(env, enable, disable, trainers),
     *(convert, inspect, configure),
     *(benchmark, export, truncate, predict),
+    attention,
     *(evaluate, compare, report, curves, study),
     demo,
 )
