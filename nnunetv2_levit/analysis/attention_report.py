@@ -83,7 +83,7 @@ def write_pictures(analysis: PatchAnalysis, model: AnalysedModel, folder: Path, 
             draw(f"heads_{_file_name(name)}.png", f"Each head's attention from {name}.", draw_maps, rows,
                  headings=[f"head {head + 1}" for head in range(heads)], backdrop=backdrop, scale=scale)  # fmt: skip
         if analysis.gates:
-            maps = [(gate.title, gate.values[0]) for gate in analysis.gates if gate.kind != "channel"]
+            maps = [(gate.title, gate.values) for gate in analysis.gates if gate.kind != "channel"]
             channels = [(gate.title, gate.values) for gate in analysis.gates if gate.kind == "channel"]
             draw("gates.png", "What the gates let through, from 0 (closed) to 1 (open).", draw_gates, maps, channels,
                  backdrop=backdrop)  # fmt: skip

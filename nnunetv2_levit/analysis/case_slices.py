@@ -10,9 +10,12 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from scipy.ndimage import distance_transform_edt
 
 from nnunetv2_levit.analysis.analysed_model import AnalysedModel
+from nnunetv2_levit.analysis.token_grids import token_shares
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.image_files import differing_geometry, read_images, read_label_file
 from nnunetv2_levit.inference.case_files import Case, cases_for
+from nnunetv2_levit.network_architectures.layers.grids import token_grid
+from nnunetv2_levit.network_architectures.vit_hybrids.vit_encoder import PATCH
 from nnunetv2_levit.nnunet.dataset_description import allowed_labels
 
 Place = tuple[float, float]
@@ -153,9 +156,14 @@ def _slice_number(prepared: PreparedCase, index: int) -> int:
     return index - low
 
 
-def _innermost(mask: np.ndarray) -> Place:
-    """Centre of the pixel of a structure that is farthest from its border."""
-    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+def _place_in(mask: np.ndarray) -> Place:
+    """Where a structure (h, w) is asked about: its pixel farthest from its border, in the token that it fills most."""
+    rows, columns = token_grid((mask.shape[0], mask.shape[1]), PATCH)
+    shares = token_shares(mask, (rows, columns), PATCH)
+    row, column = np.unravel_index(int(shares.argmax()), shares.shape)
+    token = np.zeros_like(mask)
+    token[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = True
+    depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] * token
     row, column = np.unravel_index(int(depth.argmax()), mask.shape)
     return float(row) + 0.5, float(column) + 0.5
 
@@ -185,7 +193,7 @@ def choose_patch(
     """The patch that is looked at, and its queries: at ``places`` of the slice, else one for each structure in it.
 
     The slice is ``slice_index``, or where the structures' area is largest. The structures are the true ones where they
-    are known, else the predicted ones. A structure's query lies where the structure is widest.
+    are known, else the predicted ones. A structure's query is the token of 16 pixels that it fills most.
 
     Raises:
         UserError: no such slice or place, or no structure to ask about.
@@ -253,7 +261,7 @@ def _queries(
     masks: dict[str, np.ndarray], centres: Sequence[Place], places: Sequence[Place], model: AnalysedModel
 ) -> list[Query]:
     if not places:
-        return [Query(name, _innermost(mask), name) for name, mask in masks.items()]
+        return [Query(name, _place_in(mask), name) for name, mask in masks.items()]
     found = []
     for (row, column), (r, c) in zip(centres, places, strict=True):
         if not (0 <= row < model.patch_size[0] and 0 <= column < model.patch_size[1]):

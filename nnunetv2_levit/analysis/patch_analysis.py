@@ -55,7 +55,7 @@ def query_map(layer: LayerAttention, query: Query, *, raw: bool = False, head: i
     group, number = tokens.locate(query.place)
     values = as_array(layer.scores if raw else layer.weights)[group, :, number]
     chosen = values.mean(axis=0) if head is None else values[head]
-    if raw and tokens.allowed is not None:  # what a mask separates has no score
+    if tokens.allowed is not None:  # what a mask separates is no neighbour
         chosen = np.where(tokens.allowed[group, number], chosen, np.nan)
     shown = tokens.key_map(chosen, group)
     note = f"{np.nanmin(shown):.1f} to {np.nanmax(shown):.1f}" if raw else f"max {100 * np.nanmax(shown):.1f} %"
@@ -108,9 +108,12 @@ def _flows(
         matrix = attention_rollout(layers)
         rows.append(("rollout", [_flow_row(matrix, layers, query, patch) for query in queries]))
         if differentiated:
-            maps = [
-                _flow_row(relevance_of_layers(differentiated[query.name]), layers, query, patch) for query in queries
-            ]
+            maps = []
+            for query in queries:
+                relevance = relevance_of_layers(differentiated[query.name])
+                if relevance.shape[0] == relevance.shape[1]:  # what a token is for itself says nothing of attention
+                    relevance = relevance - np.eye(len(relevance))
+                maps.append(_flow_row(relevance, layers, query, patch))
             rows.append(("relevance", maps))
         return rows, queries
     for number, layer in enumerate(layers):

@@ -19,6 +19,7 @@ from nnunetv2_levit.plain_text import figure_label
 
 MAP_COLOURS = "inferno"
 OPACITY = 0.6
+LEAST_OPACITY, MOST_OPACITY = 0.25, 0.65  # of the smallest and largest values, so that the image shows
 OUTSIDE_COLOUR = "#00e5ff"  # of queries that stand for no structure
 COLUMNS = 6  # of maps side by side, about
 KNOCK_OUT_COLOURS = {"attention": "C0", "block": "C3"}
@@ -84,10 +85,17 @@ def _show_map(axis: Axes, shown: Map, backdrop: Backdrop) -> None:
     across = shown.token_px or width / columns
     values = np.ma.masked_invalid(shown.values)
     low = min(0.0, float(values.min())) if values.count() else 0.0
+    span = float(values.max()) - low if values.count() else 0.0
+    strength = np.nan_to_num((shown.values - low) / span) if span > 0 else np.zeros(shown.values.shape)
     axis.imshow(
-        values, cmap=MAP_COLOURS, alpha=OPACITY, interpolation="nearest", vmin=low, aspect=backdrop.aspect,
+        values,
+        cmap=MAP_COLOURS,
+        alpha=LEAST_OPACITY + (MOST_OPACITY - LEAST_OPACITY) * strength,
+        interpolation="nearest",
+        vmin=low,
+        aspect=backdrop.aspect,
         extent=(-0.5, columns * across - 0.5, rows * pixels - 0.5, -0.5),
-    )  # fmt: skip
+    )
     colour = backdrop.colours.get(shown.structure or "", OUTSIDE_COLOUR)
     for name, mask in backdrop.masks.items():
         if shown.structure in (None, name):
@@ -152,8 +160,13 @@ def draw_gates(
     target: Path,
 ) -> None:
     """Spatial gates as maps over the image, from 0 to 1, and channel gates as their sorted values."""
-    figure, axes = new_figure(1, len(maps) + len(channels), width=2.9 * (len(maps) + len(channels)), height=3.4)
+    kinds = [kind for kind in (maps, channels) if kind]
+    columns = max(map(len, kinds))
+    figure, axes = new_figure(len(kinds), columns, width=2.9 * columns, height=3.0 * len(kinds))
+    for axis in axes.flat:
+        axis.axis("off")
     for axis, (title, values) in zip(axes[0], maps, strict=False):
+        axis.axis("on")
         _show_image(axis, backdrop)
         height, width = backdrop.image.shape
         drawn = axis.imshow(values, cmap=MAP_COLOURS, alpha=OPACITY, vmin=0, vmax=1, interpolation="nearest",
@@ -162,7 +175,8 @@ def draw_gates(
             _outline(axis, mask, backdrop.colours[name])
         axis.set_title(figure_label(title), fontsize=7)
         figure.colorbar(drawn, ax=axis, shrink=0.7)
-    for axis, (title, values) in zip(axes[0, len(maps) :], channels, strict=True):
+    for axis, (title, values) in zip(axes[-1], channels, strict=False):
+        axis.axis("on")
         axis.plot(np.sort(values)[::-1])
         axis.set(ylim=(0, 1), xlabel="channels, sorted", ylabel="gate")
         axis.set_title(figure_label(title), fontsize=7)
@@ -188,7 +202,11 @@ def draw_layer_numbers(layers: Sequence[Mapping[str, Any]], *, structures: Seque
     with_norms = any("branch_norms" in layer for layer in layers)
     panels = [("attention distance (mm)", "distance_mm"), ("entropy (nats)", "entropy")]
     count = len(panels) + bool(structures) + with_norms
-    figure, axes = new_figure(1, count, width=max(4.2, 0.24 * len(titles) + 1.4) * count, height=4.6)
+    columns = 2 if count == 4 else count
+    lines = count // columns
+    width = max(4.2, 0.24 * len(titles) + 1.4)
+    figure, axes = new_figure(lines, columns, width=width * columns, height=4.2 * lines + 0.4)
+    axes = axes.reshape(1, -1)
     places = np.arange(len(titles))
     for axis, (label, key) in zip(axes[0], panels, strict=False):
         for place, layer in zip(places, layers, strict=True):
@@ -198,7 +216,7 @@ def draw_layer_numbers(layers: Sequence[Mapping[str, Any]], *, structures: Seque
         axis.plot(places, [_mean(layer["uniform"][key]) for layer in layers], "--", color="black", linewidth=1)
         axis.plot(places, [_mean(layer["untrained"][key]) for layer in layers], ":", color="C3")
         axis.set(ylabel=label)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.06 * axis.get_ylim()[1])
         _layer_axis(axis, titles)
     colours = colours_of(structures)
     if structures:
