@@ -125,6 +125,8 @@ class _Call:
 def _same(stored: Any, given: Any) -> bool:
     if isinstance(stored, Tensor):
         return isinstance(given, Tensor) and stored.shape == given.shape and torch.equal(stored, given)
+    if isinstance(stored, list | tuple):
+        return isinstance(given, list | tuple) and len(stored) == len(given) and all(map(_same, stored, given))
     return bool(stored == given)
 
 
