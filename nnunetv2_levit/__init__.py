@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nnunetv2_levit.analysis.attention import attention
+    from nnunetv2_levit.analysis.block_study import block_study
+    from nnunetv2_levit.analysis.class_activation import class_activation
     from nnunetv2_levit.analysis.truncation import truncate
     from nnunetv2_levit.dataset_conversion.convert import convert
     from nnunetv2_levit.errors import UserError
@@ -27,6 +29,8 @@ __all__ = [
     "FailedCasesError",
     "UserError",
     "attention",
+    "block_study",
+    "class_activation",
     "compare",
     "convert",
     "create",
@@ -43,6 +47,8 @@ _MODULES = {
     "FailedCasesError": "inference.pipeline",
     "UserError": "errors",
     "attention": "analysis.attention",
+    "block_study": "analysis.block_study",
+    "class_activation": "analysis.class_activation",
     "compare": "evaluation.compare",
     "convert": "dataset_conversion.convert",
     "create": "network_architectures",

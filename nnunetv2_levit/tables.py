@@ -487,3 +487,38 @@ def knock_out_csv(result: Mapping[str, Any]) -> str:
             each = [row[metric]["structures"][name] for name in structures]
             rows.append([*facts, row[metric]["mean"], low, high, *each])
     return csv_table([*head, *structures], rows)
+
+
+def block_study_markdown(result: Mapping[str, Any]) -> str:
+    """The measured networks by their number of blocks, and the attention study's printed Dice of the same network."""
+    rows = result["rows"]
+    largest = max(rows, key=lambda row: row["parameters"])
+    head = ["blocks", "parameters (M)", "change (%)", "DSC without fine-tuning (%)", "DSC fine-tuned (%)", "HD95"]
+    lines = [
+        [
+            str(row["blocks"]),
+            number(row["parameters"] / 1e6),
+            number(row["parameters"] / largest["parameters"] - 1, digits=0, percent=True, sign=True),
+            number(row["dice_without_fine_tuning"], percent=True),
+            _mean_and_interval(row["dice"], "dice"),
+            _mean_and_interval(row["hd95"], "hd95"),
+        ]
+        for row in rows
+    ]
+    text = (
+        f"Measured: {markdown_text(result['trainer'])}, fold {result['fold']}, {result['cases']} validation cases, "
+        f"{result['iterations']} iterations of fine-tuning each. Intervals: 95 %, patients resampled. The values "
+        f"without fine-tuning are predicted without mirrored copies.\n\n{markdown_table(head, lines)}"
+    )
+    if not result["printed"]:
+        return text
+    columns = [column for column in result["printed"][0]["values"] if "parameters" not in column]
+    change = next(column for column in result["printed"][0]["values"] if "parameters" in column)
+    printed = [
+        [row["method"], *(number(row["values"][c], digits=3) for c in columns), number(row["values"][change], digits=0)]
+        for row in result["printed"]
+    ]
+    return (
+        f"{text}\nPrinted by the attention study, of other data and a full training each (not comparable in height, "
+        f"only in direction):\n\n{markdown_table(['network', *columns, change], printed)}"
+    )

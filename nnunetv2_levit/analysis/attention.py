@@ -17,7 +17,7 @@ from nnunetv2_levit.analysis.attention_report import (
     write_pictures,
 )
 from nnunetv2_levit.analysis.case_slices import choose_patch, find_analysed_cases, prepare_case
-from nnunetv2_levit.analysis.knockout_study import check_labels, knock_out_study, validation_cases
+from nnunetv2_levit.analysis.knockout_study import check_labels, check_margin, knock_out_study, validation_cases
 from nnunetv2_levit.analysis.patch_analysis import analyse_patch
 from nnunetv2_levit.analysis.transformer_blocks import TransformerBlock, require_blocks
 from nnunetv2_levit.analysis.transformer_share import transformer_share
@@ -25,8 +25,6 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.html_page import Picture
 from nnunetv2_levit.files import check_writable
 from nnunetv2_levit.inference.case_files import Case
-
-LARGEST_MARGIN = 1.0
 
 
 def _check(
@@ -43,8 +41,7 @@ def _check(
         raise UserError(
             f"--slice and --query belong to one case, and -i holds {len(cases)}: give the file of one case with -i"
         )
-    if not 0 <= margin <= LARGEST_MARGIN:
-        raise UserError(f"the margin {margin:g} is no fraction of Dice: give 0 to 1, such as 0.01")
+    check_margin(margin)
 
 
 def _share(model: AnalysedModel, blocks: list[TransformerBlock]) -> dict[str, Any]:

@@ -124,6 +124,12 @@ def _metrics(
     return found
 
 
+def check_margin(margin: float) -> None:
+    """Raise a UserError unless the margin is a fraction."""
+    if not 0 <= margin <= 1:
+        raise UserError(f"the margin {margin:g} is no fraction of Dice: give 0 to 1, such as 0.01")
+
+
 def check_labels(model: AnalysedModel, cases: Sequence[Case], labels: Path) -> None:
     """Raise a UserError where a case has no label file."""
     ending = model.trained.dataset["file_ending"]

@@ -13,6 +13,8 @@ import nnunetv2_levit
 from nnunetv2_levit.cli import (
     attention,
     benchmark,
+    blocks,
+    cam,
     compare,
     configure,
     convert,
@@ -41,7 +43,7 @@ SUBCOMMANDS: tuple[ModuleType, ...] = (
     *(env, enable, disable, trainers),
     *(convert, inspect, configure),
     *(benchmark, export, truncate, predict),
-    attention,
+    *(attention, blocks, cam),
     *(evaluate, compare, report, curves, study),
     demo,
 )

@@ -78,7 +78,9 @@ def test_the_gradient_of_the_weights_is_that_of_attention_written_out(name, monk
     image = torch.randn(1, 64, 64)
     mask = np.zeros((64, 64), dtype=bool)
     mask[10:30, 20:50] = True
-    found = {layer.block.name: layer.weights_gradient() for layer in differentiate(network, blocks, image, head=1, mask=mask)}
+    found = {
+        layer.block.name: layer.weights_gradient() for layer in differentiate(network, blocks, image, head=1, mask=mask)
+    }
 
     written_out = []
 
