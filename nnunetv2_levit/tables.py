@@ -411,7 +411,8 @@ def attention_csv(cases: Sequence[Mapping[str, Any]]) -> str:
     structures = list(dict.fromkeys(name for case in cases for name in case["layers"][0]["outside_share"]))
     measures = ["distance_px", "distance_mm", "entropy"]
     names = [*measures, *(f"outside {name}" for name in structures)]
-    head = ["case", "slice", "layer", "head", *names, *(f"uniform {name}" for name in names)]
+    head = ["case", "slice", "layer", "head", *names]
+    head += [f"{owner} {name}" for owner in ("uniform", "untrained") for name in names]
     rows: list[list[object]] = []
 
     def values(layer: Mapping[str, Any], place: int | None) -> list[object]:
@@ -431,7 +432,8 @@ def attention_csv(cases: Sequence[Mapping[str, Any]]) -> str:
         for layer in case["layers"]:
             for place in [None, *range(len(layer["distance_px"]["heads"]))]:
                 facts = [case["case"], case["slice"], layer["layer"], "mean" if place is None else place + 1]
-                rows.append([*facts, *values(layer, place), *values(layer["uniform"], None)])
+                beside = [*values(layer["uniform"], None), *values(layer["untrained"], None)]
+                rows.append([*facts, *values(layer, place), *beside])
     return csv_table(head, rows)
 
 

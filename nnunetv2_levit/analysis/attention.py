@@ -137,22 +137,22 @@ def attention(
         )
         result["cases"].append(case_numbers(analysis))
         pictures[case.name] = write_pictures(analysis, analysed, output / case.name, raw=scores == "raw")
-    page: list[str | Picture] = []
-    if knocked is not None:
-        study = knock_out_study(
-            analysed,
-            blocks,
-            cases=knocked[0],
-            labels=knocked[1],
-            output=output,
-            margin=margin,
-            mirroring=mirroring,
-            patient_pattern=patient_pattern,
-            progress=progress,
-        )
-        page = write_knock_out(study, output)
-    write_attention_report(result, pictures, output, knock_out=page)
-    return result if knocked is None else {**result, "knock_out": study}
+    write_attention_report(result, pictures, output, knock_out=[])
+    if knocked is None:
+        return result
+    study = knock_out_study(
+        analysed,
+        blocks,
+        cases=knocked[0],
+        labels=knocked[1],
+        output=output,
+        margin=margin,
+        mirroring=mirroring,
+        patient_pattern=patient_pattern,
+        progress=progress,
+    )
+    write_attention_report(result, pictures, output, knock_out=write_knock_out(study, output))
+    return {**result, "knock_out": study}
 
 
 def as_text(result: dict[str, Any], output: Path) -> str:

@@ -55,7 +55,7 @@ class LayerAttention:
         """
         if self.attended is None or self.attended.grad is None:
             raise ValueError(f"no gradient of {self.block.name} was recorded")
-        return self._grouped(self.attended.grad) @ self.value.transpose(-1, -2)
+        return self._grouped(self.attended.grad.float().cpu()) @ self.value.transpose(-1, -2)
 
     def _grouped(self, attended: Tensor) -> Tensor:
         """What goes into the output projection, as (groups, heads, Q, d)."""

@@ -9,6 +9,10 @@ import SimpleITK as sitk
 import nnunetv2_levit as levit
 from nnunetv2_levit import cli
 from nnunetv2_levit.analysis import knockout_study
+from nnunetv2_levit.analysis.analysed_model import load_analysed_model
+from nnunetv2_levit.analysis.attention_report import write_knock_out
+from nnunetv2_levit.analysis.case_slices import find_analysed_cases
+from nnunetv2_levit.analysis.transformer_blocks import transformer_blocks
 from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 from tests.inference.model_folders import write_case, write_model_folder
 
@@ -50,7 +54,7 @@ def data(tmp_path_factory):
     """Two cases of three slices; the structures are largest in slice 1."""
     root = tmp_path_factory.mktemp("data")
     for seed, name in enumerate(CASES):
-        volume = 10 + np.random.default_rng(seed).random((3, 36, 30)) * 100
+        volume = 10 + np.random.default_rng(seed).random((3, 32, 30)) * 100
         write_case(root / "images", name, volume, spacing=SPACING)
         labels = np.zeros(volume.shape)
         labels[:, 8:14, 6:12] = 1
@@ -78,7 +82,8 @@ def test_pictures_and_numbers_of_each_family(models, data, tmp_path, trainer, ca
         for owner in (layer, layer["uniform"], layer["untrained"]):
             assert owner["distance_mm"]["mean"] == pytest.approx(SPACING * owner["distance_px"]["mean"])
             assert owner["entropy"]["mean"] <= np.log(layer["keys_of_a_query"]) + 1e-6
-            assert all(0 <= share["mean"] <= 1 for share in owner["outside_share"].values())
+            shares = [share["mean"] for share in owner["outside_share"].values() if share is not None]
+            assert all(0 <= share <= 1 for share in shares)
         assert len(layer["distance_px"]["heads"]) > 1
         assert ("branch_norms" in layer) == trainer.startswith("UNet2022")
     assert bool(case["gates"]) == trainer.startswith("TransFuse")
@@ -104,18 +109,21 @@ def test_queries_by_coordinate_raw_scores_and_each_head(models, data, tmp_path):
     assert {"heads_9_7.png", "heads_30_20.png"} <= {path.name for path in (tmp_path / "out" / CASES[0]).iterdir()}
 
 
-def test_the_knock_out_measures_what_predict_and_evaluate_do_and_is_resumed(
-    models, data, tmp_path, monkeypatch, capsys
-):
-    model, out = models(TRAINERS[0]), tmp_path / "out"
-    call = ("attention", "-m", model, "-i", data / "images", "--labels", data / "labels", "-o", out, "--knock-out")
-    run(*call)
-    first = json.loads((out / "knock_out.json").read_text())
-    assert first["sentence"] in capsys.readouterr().out
-    levit.predict(model=model, images=data / "images", output=tmp_path / "p", folds=(0,), mirroring=False, device="cpu",
-                  fp32_sums=True, preprocessing_workers=0, exporting_workers=0)  # fmt: skip
-    evaluated = levit.evaluate(predictions=tmp_path / "p", truth=data / "labels", dataset=model)
+def test_the_knock_out_measures_what_predict_and_evaluate_do_and_is_resumed(models, data, tmp_path, monkeypatch):
+    folder, out = models(TRAINERS[0]), tmp_path / "out"
+    model = load_analysed_model(folder)
+    blocks = transformer_blocks(model.network)
+    cases = find_analysed_cases(model, data / "images")
+
+    def study():
+        return knockout_study.knock_out_study(model, blocks, cases=cases, labels=data / "labels", output=out)
+
+    first = study()
+    levit.predict(model=folder, images=data / "images", output=tmp_path / "p", folds=(0,), mirroring=False,
+                  device="cpu", fp32_sums=True, preprocessing_workers=0, exporting_workers=0)  # fmt: skip
+    evaluated = levit.evaluate(predictions=tmp_path / "p", truth=data / "labels", dataset=folder)
     assert first["baseline"]["dice"]["mean"] == pytest.approx(evaluated["mean"]["dice"]["mean"], abs=2e-3)
+    assert first["baseline"]["hd95"]["mean"] == pytest.approx(evaluated["mean"]["hd95"]["mean"], rel=2e-2)
     keys = [row["key"] for row in first["knock_outs"]]
     # 3 stages of a block, 2 subsamplings
     assert [key for key in keys if "from" not in key] == [
@@ -123,16 +131,21 @@ def test_the_knock_out_measures_what_predict_and_evaluate_do_and_is_resumed(
         *(f"block-{n:02d}" for n in (1, 3, 5)),
     ]
     assert {path.name for path in (out / "knock_out").iterdir()} == {f"{case}.json" for case in CASES}
+    assert first["patients"] == 2
+    assert all(row["dice"]["ci95"] is not None for row in first["knock_outs"])
+
+    page = write_knock_out(first, out)
+    assert first["sentence"].split(":")[0] in page[0]
     assert (out / "knock_out.png").is_file()
     assert (out / "knock_out.csv").read_text().count("\n") == 1 + 2 * (1 + len(keys))
+    assert json.loads((out / "knock_out.json").read_text()) == first
 
     done = []
     compute = knockout_study._case_results
     monkeypatch.setattr(knockout_study, "_case_results", lambda *a, **k: done.append(a[1].name) or compute(*a, **k))
     (out / "knock_out" / f"{CASES[1]}.json").unlink()
-    run(*call)
+    assert study() == first
     assert done == [CASES[1]]
-    assert json.loads((out / "knock_out.json").read_text()) == first
 
 
 def test_class_activation_of_nnunets_own_network(models, data, tmp_path):
