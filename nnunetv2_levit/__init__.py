@@ -8,6 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nnunetv2_levit.analysis.attention import attention
+    from nnunetv2_levit.analysis.block_study import block_study
+    from nnunetv2_levit.analysis.class_activation import class_activation
     from nnunetv2_levit.analysis.truncation import truncate
     from nnunetv2_levit.dataset_conversion.convert import convert
     from nnunetv2_levit.errors import UserError
@@ -26,7 +29,10 @@ __version__ = "0.1.0"
 __all__ = [
     "FailedCasesError",
     "UserError",
+    "attention",
+    "block_study",
     "check_network",
+    "class_activation",
     "compare",
     "convert",
     "create",
@@ -42,7 +48,10 @@ __all__ = [
 _MODULES = {
     "FailedCasesError": "inference.pipeline",
     "UserError": "errors",
+    "attention": "analysis.attention",
+    "block_study": "analysis.block_study",
     "check_network": "network_check.check",
+    "class_activation": "analysis.class_activation",
     "compare": "evaluation.compare",
     "convert": "dataset_conversion.convert",
     "create": "network_architectures",

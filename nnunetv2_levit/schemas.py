@@ -257,6 +257,24 @@ EVALUATION = {
     "remedy": "run `nnunetv2_levit evaluate` again",
 }  # fmt: skip
 
+KNOCK_OUT_CASE = {
+    **_record(
+        "a case of a knock-out study",
+        {
+            "case": _text("the name of a case"),
+            "unit": {"enum": ["mm", "px"], "description": "'mm' or 'px'"},
+            "made_with": {"type": "object", "description": "an object"},
+            "results": _by_name(
+                _by_name(_record("an object of metrics", {"dice": SHARE, "hd95": DISTANCE}), "an object by structure"),
+                "an object by knock-out",
+                minProperties=1,
+            ),
+        },
+    ),
+    "finite": True,
+    "remedy": "remove it, so that the case is computed anew",
+}
+
 BENCHMARK = {
     **_record(
         "a result of `nnunetv2_levit benchmark`",

@@ -20,7 +20,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-USER_EXTRAS = ("export", "synapse-h5", "cluster")  # the others are for developers
+USER_EXTRAS = ("export", "synapse-h5", "cluster", "class-activation")  # the others are for developers
 NEVER_IMPORTED = {"onnx", "onnxscript", "simpleitk"}  # torch.onnx and nnU-Net import them
 
 

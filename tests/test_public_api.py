@@ -68,6 +68,12 @@ REFUSED = {
     "evaluate, nothing": (lambda: levit.evaluate(), "give predictions and ground truth"),
     "evaluate, both": (lambda: levit.evaluate(model="x", predictions="y"), "give one of them"),
     "compare, one": (lambda: levit.compare({"a": "x"}), "at least two"),
+    "attention, no model": (lambda: levit.attention("nothing here", images="x", output="new"), "nothing here"),
+    "block_study, no model": (lambda: levit.block_study("nothing here", output="new"), "nothing here"),
+    "class_activation, no method": (
+        lambda: levit.class_activation("nothing here", images="x", output="new", method="magic"),
+        "the method 'magic' is unknown",
+    ),
     "truncate, no model": (lambda: levit.truncate("nothing here", blocks=1, output="new"), "nothing here"),
     "export, no model": (lambda: levit.export("nothing here", output="model.onnx"), "nothing here"),
 }

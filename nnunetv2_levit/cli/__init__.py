@@ -11,7 +11,10 @@ from types import ModuleType
 
 import nnunetv2_levit
 from nnunetv2_levit.cli import (
+    attention,
     benchmark,
+    blocks,
+    cam,
     check_network,
     compare,
     configure,
@@ -41,6 +44,7 @@ SUBCOMMANDS: tuple[ModuleType, ...] = (
     *(env, enable, disable, trainers),
     *(convert, inspect, check_network, configure),
     *(benchmark, export, truncate, predict),
+    *(attention, blocks, cam),
     *(evaluate, compare, report, curves, study),
     demo,
 )

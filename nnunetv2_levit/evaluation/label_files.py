@@ -116,9 +116,9 @@ def pair_model_folder(
         raise UserError(f"{model} has no fold_*/validation: finish a fold, or run nnUNetv2_train with --val")
     dataset = read_json(model / "plans.json", what="the plans of a trained model", schema=schemas.PLANS)["dataset_name"]
     if truth is None:
-        truth = _ground_truth_of(dataset)
+        truth = ground_truth_of(dataset)
     true_files = label_files(truth)
-    splits = _splits_of(dataset)
+    splits = splits_of(dataset)
     pairs: dict[str, Pair] = {}
     for name in present:
         number = name.removeprefix("fold_")
@@ -139,7 +139,12 @@ def pair_model_folder(
     return [pairs[case] for case in sorted(pairs)], present
 
 
-def _ground_truth_of(dataset: str) -> Path:
+def ground_truth_of(dataset: str) -> Path:
+    """The folder of a dataset's training labels, from nnU-Net's environment variables.
+
+    Raises:
+        UserError: it was not found.
+    """
     tried = []
     for variable, folder in (("nnUNet_preprocessed", "gt_segmentations"), ("nnUNet_raw", "labelsTr")):
         if root := os.environ.get(variable):
@@ -152,7 +157,8 @@ def _ground_truth_of(dataset: str) -> Path:
     )
 
 
-def _splits_of(dataset: str) -> list[dict[str, list[str]]] | None:
+def splits_of(dataset: str) -> list[dict[str, list[str]]] | None:
+    """nnU-Net's folds of a preprocessed dataset, None where they are not there."""
     root = os.environ.get("nnUNet_preprocessed")  # noqa: SIM112 (nnU-Net's name)
     path = Path(root or "") / dataset / "splits_final.json"
     return read_json(path, what="nnU-Net's folds", schema=schemas.SPLITS) if root and path.exists() else None
@@ -219,12 +225,20 @@ def read_pair(
         outside = truth == ignored
         for array in labels:
             array[outside] = 0
-    spacing = tuple(float(size) for size in theirs["spacing"])
-    # read as 1 x H x W: pictures get a spacing of 999, 2D files of other formats a multiple of it
-    unit = "px" if truth.shape[0] == 1 and spacing[0] == PICTURE_SPACING and spacing[1:] == (1.0, 1.0) else "mm"
-    if truth.shape[0] == 1:
-        labels, spacing = [array[0] for array in labels], spacing[1:]
+    labels, spacing, unit = as_measured(labels, theirs["spacing"])
     return LabelPair(labels[0], labels[1], spacing, unit)
+
+
+def as_measured(
+    labels: Sequence[np.ndarray], spacing: Sequence[float]
+) -> tuple[list[np.ndarray], tuple[float, ...], str]:
+    """Label arrays (D, H, W) of one case with the element size along each axis and its unit; a single slice is 2D."""
+    sizes = tuple(float(size) for size in spacing)
+    if labels[0].shape[0] > 1:
+        return list(labels), sizes, "mm"
+    # read as 1 x H x W: pictures get a spacing of 999, 2D files of other formats a multiple of it
+    unit = "px" if sizes[0] == PICTURE_SPACING and sizes[1:] == (1.0, 1.0) else "mm"
+    return [array[0] for array in labels], sizes[1:], unit
 
 
 def _numbers(values: Sequence[float]) -> str:

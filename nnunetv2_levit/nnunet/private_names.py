@@ -417,6 +417,15 @@ PREDICTION_ROWS = (
             "dataset_json_dict_or_file, output_file_truncated, save_probabilities, num_threads_torch",
         ),
     ),
+    Row(
+        "nnunetv2.inference.export_prediction.convert_predicted_logits_to_segmentation_with_correct_shape",
+        Use.CALLED,
+        "labels on the image's own grid for the knock-out study, which writes no files of them",
+        parameters=(
+            "predicted_logits, plans_manager, configuration_manager, label_manager, properties_dict, "
+            "return_probabilities, num_threads_torch",
+        ),
+    ),
     Row("nnunetv2.configuration.default_num_processes", Use.CALLED, "the default of predict_from_files"),
 )
 

@@ -67,7 +67,9 @@ def _spread(network, shape):
         m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd) and m.out_channels == logits.shape[1]
     ][-1]
     scale = 2 / logits.std(axes)
-    last.weight.mul_(scale.view(-1, *[1] * (last.weight.ndim - 1)))
+    shape = [1] * last.weight.ndim
+    shape[1 if last.transposed else 0] = -1
+    last.weight.mul_(scale.view(shape))
     last.bias.sub_(logits.mean(axes)).mul_(scale)
 
 

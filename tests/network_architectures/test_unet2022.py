@@ -95,7 +95,7 @@ def test_shifted_windows_are_separated_where_the_roll_joined_them(grid, masked):
 
 def test_no_shift_where_the_window_covers_the_map():
     assert WindowedMixing(width=8, heads=2, window=(6, 5), grid=(6, 5), shifted=True).mask is None
-    assert WindowedMixing(width=8, heads=2, window=(6, 5), grid=(6, 10), shifted=True)._shift((6, 10)) == (0, 2)
+    assert WindowedMixing(width=8, heads=2, window=(6, 5), grid=(6, 10), shifted=True).shift((6, 10)) == (0, 2)
 
 
 def test_masks_stay_out_of_the_state_dict_and_follow_the_size():

@@ -14,6 +14,7 @@ from nnunetv2_levit.network_architectures.layers.attention_bias import (
     biased_attention,
     expand_attention_bias,
 )
+from nnunetv2_levit.network_architectures.layers.attention_observer import AttentionObserver
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 
 
@@ -25,6 +26,7 @@ class Attention(nn.Module):
     """
 
     precomputed_bias: Tensor | None
+    observer: AttentionObserver | None = None
 
     def __init__(
         self,
@@ -80,6 +82,15 @@ class Attention(nn.Module):
         x = x.view(batch, *grid, width)[:, :: self.query_stride, :: self.query_stride]
         return x.reshape(batch, -1, width)
 
+    def attend_to_itself(self, x: Tensor, grid: Grid) -> Tensor:
+        """The output if every token attended to itself alone, (B, N, C) -> (B, N', out), by the trained projections."""
+        if self.identity:
+            return self(x, grid)
+        batch, tokens, _ = x.shape
+        projected = self.qkv(x) if self.query_stride == 1 else self.kv(x)
+        value = projected.view(batch, tokens, self.heads, -1)[..., -self.value_dim :].flatten(2)
+        return self.proj(self._at_queries(value, grid))
+
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         batch, tokens, _ = x.shape
         if self.identity:
@@ -93,5 +104,7 @@ class Attention(nn.Module):
             kv = self.kv(x).to(precision).view(batch, tokens, self.heads, -1).transpose(1, 2)
             key, value = kv.split([self.key_dim, self.value_dim], dim=3)
             query = self.q(self._at_queries(x, grid)).view(batch, -1, self.heads, self.key_dim).transpose(1, 2)
+        if self.observer is not None:
+            self.observer(query, key, value, bias)
         out = biased_attention(query, key, value, bias).to(x.dtype)
         return self.proj(out.transpose(1, 2).reshape(batch, -1, self.heads * self.value_dim))

@@ -13,6 +13,7 @@ from nnunetv2_levit.network_architectures.layers.attention_bias import (
     biased_attention,
     expand_relative_position_bias,
 )
+from nnunetv2_levit.network_architectures.layers.attention_observer import AttentionObserver
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, divide_rounding_up, pad, spatial_size
 
 MASKED = -100.0  # Swin's
@@ -51,6 +52,8 @@ class WindowAttention(nn.Module):
     (B, H / h, h, W / w, w, heads, C / heads), which lies in memory window by window.
     """
 
+    observer: AttentionObserver | None = None
+
     def __init__(self, *, width: int, heads: int, window: Grid) -> None:
         super().__init__()
         self.heads, self.window = heads, window
@@ -75,8 +78,17 @@ class WindowAttention(nn.Module):
         else:  # windows beside heads, so that each has its own mask
             qkv = qkv.view(batch, rows * columns, tokens, 3, self.heads, depth).permute(3, 0, 1, 4, 2, 5).flatten(2, 3)
         query, key, value = qkv.unbind(0)
+        if self.observer is not None:
+            self.observer(query, key, value, bias)
         out = biased_attention(query, key, value, bias, in_float32=False)
         return out.reshape(batch, rows, columns, self.heads, wh, ww, depth).permute(0, 1, 4, 2, 5, 3, 6)
+
+    def attend_to_itself(self, x: Tensor, bias: Tensor) -> Tensor:
+        """The output if every token attended to itself alone, in the shape of the forward pass."""
+        batch, height, width, channels = x.shape
+        value = self.qkv(x)[..., 2 * channels :]
+        (wh, ww), depth = self.window, channels // self.heads
+        return value.reshape(batch, height // wh, wh, width // ww, ww, self.heads, depth)
 
 
 class WindowedMixing(nn.Module):
@@ -110,16 +122,18 @@ class WindowedMixing(nn.Module):
         self.attention = WindowAttention(width=width, heads=heads, window=window) if attention else None
         self.conv_dw = nn.Conv2d(width, width, 7, padding=3, groups=width) if convolution else None
         self.proj = nn.Linear(width, width)
-        self.grid = self._padded(grid)
-        mask = shift_mask(self.grid, window, self._shift(grid)) if attention and any(self._shift(grid)) else None
+        self.grid = self.padded(grid)
+        mask = shift_mask(self.grid, window, self.shift(grid)) if attention and any(self.shift(grid)) else None
         self.register_buffer("mask", mask, persistent=False)  # depends on sizes alone, never on weights
         self.register_buffer("precomputed_bias", None, persistent=False)
 
-    def _padded(self, grid: Grid) -> Grid:
+    def padded(self, grid: Grid) -> Grid:
+        """The map's size in whole windows."""
         (height, width), (wh, ww) = grid, self.window
         return divide_rounding_up(height, wh) * wh, divide_rounding_up(width, ww) * ww
 
-    def _shift(self, grid: Grid) -> Grid:
+    def shift(self, grid: Grid) -> Grid:
+        """By how many rows and columns a map of this size is rolled, towards the upper left."""
         if not self.shifted:
             return 0, 0
         rows, columns = (side // 2 if side < extent else 0 for side, extent in zip(self.window, grid, strict=True))
@@ -139,7 +153,7 @@ class WindowedMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         grid = spatial_size(x)
-        padded, shift = self._padded(grid), self._shift(grid)
+        padded, shift = self.padded(grid), self.shift(grid)
         x = pad(x, padded)
         if any(shift):
             x = torch.roll(x, (-shift[0], -shift[1]), dims=(2, 3))

@@ -1,8 +1,4 @@
-"""Every figure of the package: a function each, which takes what was measured and a path, and writes a PNG.
-
-No other module imports matplotlib. Figures are made without pyplot, so that a notebook's own figures and backend stay
-as they are. Names from data pass through `plain_text.figure_label` before they are drawn.
-"""
+"""Figures of data, results and costs: cases, comparisons, training curves, overviews, benchmarks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -21,33 +16,13 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from matplotlib.transforms import Bbox
 
+from nnunetv2_levit.figures.common import legend_below, new_figure, save, structure_colours
 from nnunetv2_levit.plain_text import figure_label
 
-DOTS_PER_INCH = 110
 OVERVIEW_COLUMNS = 10
 ERROR_COLOURS = {"missed": "#00e5ff", "spurious": "#ff1744", "wrong structure": "#ffea00"}
 NAME_OFFSETS = tuple((x, y) for y in (6, -12, 17, -23, 28, -34) for x in (6, -6))  # in points
 LINE_STYLES = ("o-", "s--", "^:")
-
-
-def _figure(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure of ``width`` x ``height`` inches and its axes (rows, columns), laid out without overlaps."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _save(figure: Figure, target: Path) -> None:
-    figure.savefig(target, dpi=DOTS_PER_INCH, format="png")
-
-
-def _legend_below(figure: Figure, handles: Sequence[Patch | Line2D]) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncol=min(8, len(handles)), fontsize=8, frameon=False)
-
-
-def structure_colours(count: int) -> list[tuple[float, float, float, float]]:
-    """The colours of ``count`` structures, in the order of their labels; they repeat after twenty."""
-    palette = colormaps["tab10" if count <= 10 else "tab20"]
-    return [palette(index % palette.N) for index in range(count)]
 
 
 @dataclass(frozen=True)
@@ -91,7 +66,7 @@ def draw_cases(rows: Sequence[CaseRow], *, names: Mapping[int, str], target: Pat
     colours = ListedColormap(structure_colours(len(values)))
     error_colours = ListedColormap(list(ERROR_COLOURS.values()))
     columns = 2 + 2 * len(rows[0].models)
-    figure, axes = _figure(len(rows), columns, width=2.5 * columns, height=2.8 * len(rows) + 0.5)
+    figure, axes = new_figure(len(rows), columns, width=2.5 * columns, height=2.8 * len(rows) + 0.5)
 
     def show_labels(axis: Axes, labels: np.ndarray, aspect: float) -> None:
         index = np.ma.masked_where(labels == 0, np.searchsorted(values, labels))
@@ -120,8 +95,8 @@ def draw_cases(rows: Sequence[CaseRow], *, names: Mapping[int, str], target: Pat
             show_errors(right, model.errors, row.aspect)
     handles = [Patch(color=colours(index), label=figure_label(names[value])) for index, value in enumerate(values)]
     handles += [Patch(color=colour, label=name) for name, colour in ERROR_COLOURS.items()]
-    _legend_below(figure, handles)
-    _save(figure, target)
+    legend_below(figure, handles)
+    save(figure, target)
 
 
 def draw_comparison(
@@ -134,7 +109,7 @@ def draw_comparison(
     """
     groups = max(len(structures) for structures in panels.values())
     width = max(7.0, 0.55 * len(models) * groups + 2)
-    figure, axes = _figure(len(panels), 1, width=width, height=4.0 * len(panels))
+    figure, axes = new_figure(len(panels), 1, width=width, height=4.0 * len(panels))
     stride = len(models) + 1  # a gap between two structures
     for axis, (heading, structures) in zip(axes[:, 0], panels.items(), strict=True):
         for group, values in enumerate(structures.values()):
@@ -156,7 +131,7 @@ def draw_comparison(
     handles = [Patch(facecolor=f"C{i}", alpha=0.45, label=figure_label(name)) for i, name in enumerate(models)]
     figure.legend(handles=handles, fontsize=8, loc="outside upper left", ncol=min(3, len(models)), frameon=False)
     axes[-1, 0].set_xlabel(footnote)
-    _save(figure, target)
+    save(figure, target)
 
 
 def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], target: Path) -> None:
@@ -164,7 +139,7 @@ def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], 
 
     The area of a point grows with the number of parameters. Panels are never mixed: other machine, other data.
     """
-    figure, axes = _figure(1, len(panels), width=7.2 * len(panels), height=5.4)
+    figure, axes = new_figure(1, len(panels), width=7.2 * len(panels), height=5.4)
     for axis, (title, points) in zip(axes[0], panels, strict=True):
         speeds = [point["images_per_second"] for point in points]
         few = len(points) < 6
@@ -187,7 +162,7 @@ def draw_speed_accuracy(panels: Sequence[tuple[str, Sequence[dict[str, Any]]]], 
         axis.grid(alpha=0.3, which="both")
         _keep_apart(names, axis=axis, figure=figure)
     figure.supxlabel("area of a point: parameters", fontsize=7, x=0.01, horizontalalignment="left")
-    _save(figure, target)
+    save(figure, target)
 
 
 def _keep_apart(names: Sequence[Annotation], *, axis: Axes, figure: Figure) -> None:
@@ -211,7 +186,7 @@ def draw_training_curves(runs: Sequence[dict[str, Any]], *, structures: Sequence
 
     Where there is one run, its structures are drawn apart; ``structures`` are their names.
     """
-    figure, ((left, right),) = _figure(1, 2, width=12, height=4.5)
+    figure, ((left, right),) = new_figure(1, 2, width=12, height=4.5)
     alone = len(runs) == 1
     for index, run in enumerate(runs):
         colour, name = f"C{index}", f"{figure_label(run['run'])}, {figure_label(run['fold'])}"
@@ -235,21 +210,21 @@ def draw_training_curves(runs: Sequence[dict[str, Any]], *, structures: Sequence
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
-    _save(figure, target)
+    save(figure, target)
 
 
 def draw_learning_curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, time_label: str, target: Path
 ) -> None:
     """Mean pseudo Dice of trainings over their time: from a name to times and values."""
-    figure, ((axis,),) = _figure(1, 1, width=9, height=5.5)
+    figure, ((axis,),) = new_figure(1, 1, width=9, height=5.5)
     for index, (name, (times, values)) in enumerate(lines.items()):
         style = ("-", "--", ":")[index // 10 % 3]
         axis.plot(times, values, style, color=f"C{index % 10}", label=figure_label(name))
     axis.set(xlabel=time_label, ylabel="mean pseudo Dice on validation patches", ylim=(0, 1))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
-    _save(figure, target)
+    save(figure, target)
 
 
 def draw_overview(
@@ -262,7 +237,7 @@ def draw_overview(
     """
     columns = min(OVERVIEW_COLUMNS, len(cases))
     rows = -(-len(cases) // columns)
-    figure, axes = _figure(rows, columns, width=1.6 * columns, height=1.75 * rows + 0.5)
+    figure, axes = new_figure(rows, columns, width=1.6 * columns, height=1.75 * rows + 0.5)
     colours = structure_colours(max(labels.values()))
     for axis in axes.flat[len(cases) :]:
         axis.axis("off")
@@ -281,8 +256,8 @@ def draw_overview(
         for spine in axis.spines.values():
             spine.set(color=colour, linewidth=thickness)
     structures = [(name, colours[value - 1]) for name, value in labels.items() if value > 0]
-    _legend_below(figure, [Line2D([], [], color=colour, label=figure_label(name)) for name, colour in structures])
-    _save(figure, target)
+    legend_below(figure, [Line2D([], [], color=colour, label=figure_label(name)) for name, colour in structures])
+    save(figure, target)
 
 
 def draw_benchmark(result: dict[str, Any], target: Path) -> None:
@@ -295,7 +270,7 @@ def draw_benchmark(result: dict[str, Any], target: Path) -> None:
     with_memory = dict.fromkeys(mode for row in rows for mode in row["peak_memory_mib"])
     panels = [(mode, "images / s", _speed_in(mode)) for mode in result["modes"]]
     panels += [(f"memory, {mode}", "MiB", _memory_in(mode)) for mode in with_memory]
-    figure, axes = _figure(1, len(panels), width=5.5 * len(panels), height=4.2)
+    figure, axes = new_figure(1, len(panels), width=5.5 * len(panels), height=4.2)
     names = list(dict.fromkeys(row["network"] for row in rows))
     for axis, (title, unit, value) in zip(axes[0], panels, strict=True):
         for index, name in enumerate(names):
@@ -315,7 +290,7 @@ def draw_benchmark(result: dict[str, Any], target: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0, -1].legend(fontsize=7)
     figure.suptitle(figure_label(f"{result['device']}, {result['precision']}"), fontsize=9)
-    _save(figure, target)
+    save(figure, target)
 
 
 def _speed_in(mode: str) -> Callable[[dict[str, Any]], float]:

@@ -1,0 +1,165 @@
+"""``attention`` and ``cam`` on small model folders: files, numbers, slices, queries, the resumable knock-out."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import nnunetv2_levit as levit
+from nnunetv2_levit import cli
+from nnunetv2_levit.analysis import knockout_study
+from nnunetv2_levit.analysis.analysed_model import load_analysed_model
+from nnunetv2_levit.analysis.attention_report import write_knock_out
+from nnunetv2_levit.analysis.case_slices import find_analysed_cases
+from nnunetv2_levit.analysis.transformer_blocks import transformer_blocks
+from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
+from tests.inference.model_folders import write_case, write_model_folder
+
+TRAINERS = (
+    "LeViTUNetTrainer_128s_blocks1",
+    "UNet2022Trainer_blocks1",
+    "TransFuseTrainer_blocks1",
+    "UNETR2DTrainer_1block",
+)
+PATCH = (32, 32)
+SPACING = 1.5  # of the plan
+CASES = ("patient001_frame01", "patient002_frame01")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root, made = tmp_path_factory.mktemp("trained"), {}
+
+    def make(trainer):
+        if trainer not in made:
+            folder = root / f"{trainer}__nnUNetPlans__2d"
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(VARIABLE, str(plugin_folder()))
+                made[trainer] = write_model_folder(folder, trainer=trainer, folds=(0,), patch_size=PATCH)
+        return made[trainer]
+
+    return make
+
+
+def write_labels(folder, name, labels):
+    folder.mkdir(parents=True, exist_ok=True)
+    image = sitk.GetImageFromArray(labels.astype(np.uint8))
+    image.SetSpacing((SPACING, SPACING, 10.0))
+    sitk.WriteImage(image, str(folder / f"{name}.nii.gz"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two cases of three slices; the structures are largest in slice 1."""
+    root = tmp_path_factory.mktemp("data")
+    for seed, name in enumerate(CASES):
+        volume = 10 + np.random.default_rng(seed).random((3, 32, 30)) * 100
+        write_case(root / "images", name, volume, spacing=SPACING)
+        labels = np.zeros(volume.shape)
+        labels[:, 8:14, 6:12] = 1
+        labels[1, 16:26, 8:20] = 2
+        labels[1, 4:12, 16:26] = 3
+        write_labels(root / "labels", name, labels)
+    return root
+
+
+def run(*arguments):
+    cli.main([str(argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_pictures_and_numbers_of_each_family(models, data, tmp_path, trainer, capsys):
+    images = data / "images" / f"{CASES[0]}_0000.nii.gz"
+    out = tmp_path / "out"
+    run("attention", "-m", models(trainer), "-i", images, "--labels", data / "labels", "-o", out)
+    assert "outside the transformer blocks" in capsys.readouterr().out
+    result = json.loads((out / "attention.json").read_text())
+    (case,) = result["cases"]
+    assert (case["slice"], case["structures_from"], case["structures_absent"]) == (1, "ground truth", [])
+    assert [query["structure"] for query in case["queries"]] == ["right ventricle", "myocardium", "left ventricle"]
+    for layer in case["layers"]:
+        for owner in (layer, layer["uniform"], layer["untrained"]):
+            assert owner["distance_mm"]["mean"] == pytest.approx(SPACING * owner["distance_px"]["mean"])
+            assert owner["entropy"]["mean"] <= np.log(layer["keys_of_a_query"]) + 1e-6
+            shares = [share["mean"] for share in owner["outside_share"].values() if share is not None]
+            assert all(0 <= share <= 1 for share in shares)
+        assert len(layer["distance_px"]["heads"]) > 1
+        assert ("branch_norms" in layer) == trainer.startswith("UNet2022")
+    assert bool(case["gates"]) == trainer.startswith("TransFuse")
+    pictures = {path.name for path in (out / CASES[0]).iterdir()}
+    assert pictures == {"maps.png", "flow.png", "layers.png"} | ({"gates.png"} if case["gates"] else set())
+    page = (out / "attention.html").read_text()
+    assert page.count("<img") == len(pictures)
+    assert 'src="http' not in page
+    rows = (out / "attention.csv").read_text().splitlines()
+    assert len(rows) == 1 + sum(1 + len(layer["distance_px"]["heads"]) for layer in case["layers"])
+
+
+def test_queries_by_coordinate_raw_scores_and_each_head(models, data, tmp_path):
+    images = data / "images" / f"{CASES[0]}_0000.nii.gz"
+    arguments = dict(slice_index=2, queries=[(9, 7), (30, 20)], scores="raw", heads="each")
+    result = levit.attention(models(TRAINERS[3]), images=images, output=tmp_path / "out", **arguments)
+    (case,) = result["cases"]
+    assert case["slice"] == 2
+    assert [query["name"] for query in case["queries"]] == ["9,7", "30,20"]
+    corner = np.array(case["patch_corner"])
+    for query, place in zip(case["queries"], [(9.5, 7.5), (30.5, 20.5)], strict=True):
+        assert np.allclose(np.array(query["place_px"]) + corner, place, atol=0.6)  # the plan's spacing is the image's
+    assert {"heads_9_7.png", "heads_30_20.png"} <= {path.name for path in (tmp_path / "out" / CASES[0]).iterdir()}
+
+
+def test_the_knock_out_measures_what_predict_and_evaluate_do_and_is_resumed(models, data, tmp_path, monkeypatch):
+    folder, out = models(TRAINERS[0]), tmp_path / "out"
+    model = load_analysed_model(folder)
+    blocks = transformer_blocks(model.network)
+    cases = find_analysed_cases(model, data / "images")
+
+    def study():
+        return knockout_study.knock_out_study(model, blocks, cases=cases, labels=data / "labels", output=out)
+
+    first = study()
+    levit.predict(model=folder, images=data / "images", output=tmp_path / "p", folds=(0,), mirroring=False,
+                  device="cpu", fp32_sums=True, preprocessing_workers=0, exporting_workers=0)  # fmt: skip
+    evaluated = levit.evaluate(predictions=tmp_path / "p", truth=data / "labels", dataset=folder)
+    assert first["baseline"]["dice"]["mean"] == pytest.approx(evaluated["mean"]["dice"]["mean"], abs=2e-3)
+    assert first["baseline"]["hd95"]["mean"] == pytest.approx(evaluated["mean"]["hd95"]["mean"], rel=2e-2)
+    keys = [row["key"] for row in first["knock_outs"]]
+    # 3 stages of a block, 2 subsamplings
+    assert [key for key in keys if "from" not in key] == [
+        *(f"attention-{n:02d}" for n in range(1, 6)),
+        *(f"block-{n:02d}" for n in (1, 3, 5)),
+    ]
+    assert {path.name for path in (out / "knock_out").iterdir()} == {f"{case}.json" for case in CASES}
+    assert first["patients"] == 2
+    assert all(row["dice"]["ci95"] is not None for row in first["knock_outs"])
+
+    page = write_knock_out(first, out)
+    assert first["sentence"].split(":")[0] in page[0]
+    assert (out / "knock_out.png").is_file()
+    assert (out / "knock_out.csv").read_text().count("\n") == 1 + 2 * (1 + len(keys))
+    assert json.loads((out / "knock_out.json").read_text()) == first
+
+    done = []
+    compute = knockout_study._case_results
+    monkeypatch.setattr(knockout_study, "_case_results", lambda *a, **k: done.append(a[1].name) or compute(*a, **k))
+    (out / "knock_out" / f"{CASES[1]}.json").unlink()
+    assert study() == first
+    assert done == [CASES[1]]
+
+
+def test_class_activation_of_nnunets_own_network(models, data, tmp_path):
+    pytest.importorskip("pytorch_grad_cam")
+    model = models("nnUNetTrainer")
+    images = data / "images" / f"{CASES[0]}_0000.nii.gz"
+    result = levit.class_activation(model, images=images, labels=data / "labels", output=tmp_path / "out")
+    assert result["layers"][0].startswith("encoder.stages.2")
+    shares = result["cases"][0]["share_inside"][result["layers"][0]]
+    assert set(shares) == {"right ventricle", "myocardium", "left ventricle"}
+    assert (tmp_path / "out" / f"{CASES[0]}.png").is_file()
+    named = levit.class_activation(
+        model, images=images, labels=data / "labels", output=tmp_path / "named", layers=["encoder.stages.1"],
+        method="hirescam",
+    )  # fmt: skip
+    assert named["layers"] == ["encoder.stages.1"]
+    assert "class_activation.html" in {path.name for path in (tmp_path / "named").iterdir()}
