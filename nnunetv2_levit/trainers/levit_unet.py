@@ -1,7 +1,7 @@
 """The LeViT-UNet family of trainers."""
 
 from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
-from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Consequences, Family, Option
+from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, RECIPE_OPTIONS, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 # Section 4.2 of the paper. Its 400 passes over ACDC (80 patients, about 1520 slices, batch 8: 190 iterations each) are
@@ -53,6 +53,7 @@ OPTIONS = (
         excludes=("conv",),
     ),
     Option("ds", "deep supervision at 1/4 and 1/8 (not in the paper)", network_options={"auxiliary_heads": True}),
+    *RECIPE_OPTIONS,
     Option("pretrained", "ImageNet encoder; stops where the weights can't be had", excludes=("identity",)),
     Option(
         "paper",

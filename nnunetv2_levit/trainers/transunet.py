@@ -2,7 +2,7 @@
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSUNET_TAG, UNETR2D_TAG
-from nnunetv2_levit.trainers.families import Consequences, Family, Option
+from nnunetv2_levit.trainers.families import VIT_RECIPE_OPTIONS, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 SIZES_BY_BLOCKS = {12: "12blocks", 3: "3blocks", 1: "1block"}
@@ -80,6 +80,7 @@ TRANSUNET = _family(
     options=(
         BLOCKS,
         DEEP_SUPERVISION,
+        *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
         Option(
             "paper",
@@ -99,6 +100,7 @@ UNETR2D = _family(
     options=(
         BLOCKS,
         DEEP_SUPERVISION,
+        *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
         Option("paper", STUDY, attributes={"recipe": STUDY_RECIPE}),
     ),
@@ -112,6 +114,7 @@ CATS2D = _family(
         BLOCKS,
         Option("r34", "ResNet-34 in place of ResNet-50", {"resnet": "resnet34"}),
         DEEP_SUPERVISION,
+        *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED, resolve=_pretrained_cats),
         Option("paper", STUDY, attributes={"recipe": STUDY_RECIPE}),
     ),

@@ -13,7 +13,8 @@
 architecture that its planner gives to patches of that size. A budget is time alone on the machine: `calibrate` measures
 what an iteration costs there, with its data, and `run` does as many as the budget holds, with the schedule fitted to
 them. So a training may share the machine, be paused, or be stopped (SIGTERM) and resumed (`--c`), and loses nothing by
-it. nnU-Net's validation between epochs is not part of the budget.
+it. nnU-Net's validation between epochs is not part of the budget. Two runs at a time are best kept to a core each
+(`taskset -c 0`, `taskset -c 1`).
 
 Folds 1 and 2 are there to choose on. What is reported is trained with `--final` on folds 0, 3 or 4, which no choice may
 see. `run` predicts the whole frames of the fold's validation patients, mirrored as nnU-Net does, and evaluates them.
@@ -98,7 +99,7 @@ def make_trainer(name: str, configuration: str, fold: int, device: str, *, resum
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    torch.set_num_threads(os.cpu_count() if device == "cpu" else 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     return get_trainer_from_args(
         str(DATASET), configuration, fold, name, PLANS, continue_training=resume, device=torch.device(device)
     )

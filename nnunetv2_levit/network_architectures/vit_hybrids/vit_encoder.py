@@ -49,6 +49,8 @@ class ViTEncoder(nn.Module):
         grid: tokens (rows, columns) of the position embedding.
         patch: extent of a token in input pixels; 1 on a convolutional map.
         dropout: of embeddings and MLPs (not of the attention), as in TransUNet's code.
+        drop_path: probability of dropping the last block's residual branches; it rises linearly from 0 at the first.
+        layer_scale: first value of a learned factor for each channel of a residual branch; None for no such factors.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class ViTEncoder(nn.Module):
         patch: int = PATCH,
         taps: tuple[int, ...] = (),
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.grid, self.taps = grid, taps
@@ -70,7 +74,17 @@ class ViTEncoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
         norm: Any = partial(LayerNorm, eps=1e-6)  # timm says class
         self.blocks = nn.ModuleList(
-            [Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(blocks)]
+            [
+                Block(
+                    *(width, heads),
+                    mlp_ratio=4.0,
+                    qkv_bias=True,
+                    norm_layer=norm,
+                    init_values=layer_scale,
+                    drop_path=drop_path * number / max(1, blocks - 1),
+                )
+                for number in range(blocks)
+            ]
         )
         self.norm = norm(width)
         nn.init.normal_(self.pos_embed, std=INIT_STD)
