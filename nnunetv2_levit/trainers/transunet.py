@@ -53,6 +53,12 @@ def _pretrained_cats(_: str, options: frozenset[str]) -> Consequences:
 
 BLOCKS = Option("blocks<N>", "N transformer blocks (1 to 11)", parameter="blocks", resolve=_number_of_blocks)
 DEEP_SUPERVISION = Option("ds", "deep supervision at 1/2 and 1/4 (not in the papers)", {"auxiliary_heads": True})
+CONV_STEM = Option(
+    "convstem",
+    "tokens by five convolutions instead of one (not in the papers)",
+    {"conv_stem": True},
+    excludes=("pretrained",),
+)
 PRETRAINED = "ImageNet weights of the encoders; stops where they can't be had"
 
 
@@ -99,6 +105,7 @@ UNETR2D = _family(
     "unetr2d",
     options=(
         BLOCKS,
+        CONV_STEM,
         DEEP_SUPERVISION,
         *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
@@ -113,6 +120,7 @@ CATS2D = _family(
     options=(
         BLOCKS,
         Option("r34", "ResNet-34 in place of ResNet-50", {"resnet": "resnet34"}),
+        CONV_STEM,
         DEEP_SUPERVISION,
         *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED, resolve=_pretrained_cats),

@@ -94,14 +94,14 @@ def prepare(arguments: argparse.Namespace) -> None:
 # calibrate ----------------------------------------------------------------------------------------------------------
 
 
-def make_trainer(name: str, configuration: str, fold: int, device: str, *, resume: bool = False):
-    """A trainer as nnU-Net makes it, not yet initialised; `name` may be TRAINER or TRAINER@CONFIGURATION."""
+def make_trainer(name: str, configuration: str, fold: int, device: str, *, plans: str = PLANS, resume: bool = False):
+    """A trainer as nnU-Net makes it, not yet initialised."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
     torch.set_num_threads(len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     return get_trainer_from_args(
-        str(DATASET), configuration, fold, name, PLANS, continue_training=resume, device=torch.device(device)
+        str(DATASET), configuration, fold, name, plans, continue_training=resume, device=torch.device(device)
     )
 
 
@@ -223,6 +223,7 @@ def check_fold(fold: int, *, final: bool) -> None:
 
 def train(arguments: argparse.Namespace, length: dict) -> Path:
     """Train, or go on training; returns the fold's folder."""
+    import torch
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
     from nnunetv2_levit.errors import TrainingStoppedError
@@ -230,7 +231,8 @@ def train(arguments: argparse.Namespace, length: dict) -> Path:
     from nnunetv2_levit.trainers.stop_signals import stop_when_asked
 
     name, configuration = arguments.trainer, arguments.configuration
-    trainer = make_trainer(name, configuration, arguments.fold, arguments.device, resume=arguments.c)
+    kind, plans = arguments.device, arguments.plans
+    trainer = make_trainer(name, configuration, arguments.fold, kind, plans=plans, resume=arguments.c)
     folder = Path(trainer.output_folder)
     if (folder / "checkpoint_final.pth").is_file():
         return folder
@@ -244,6 +246,7 @@ def train(arguments: argparse.Namespace, length: dict) -> Path:
     stop_when_asked(trainer)
     trainer.initialize()
     maybe_load_checkpoint(trainer, begun, False)
+    torch.backends.cudnn.benchmark = True  # as nnU-Net's command sets it
     try:
         trainer.run_training()
     except TrainingStoppedError as stop:
@@ -407,6 +410,7 @@ def main() -> None:
     added = command(run, "train for a budget, predict, evaluate")
     added.add_argument("--trainer", required=True, help="without _<N>iterations and _<N>epochs")
     added.add_argument("--configuration", default=CONFIGURATION)
+    added.add_argument("--plans", default=PLANS)
     added.add_argument("--fold", type=int, required=True)
     added.add_argument("--seed", type=int, default=0)
     length = added.add_mutually_exclusive_group(required=True)

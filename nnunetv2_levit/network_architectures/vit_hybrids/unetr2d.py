@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         dropout: float
         drop_path: float
         layer_scale: float | None
+        conv_stem: bool
 
 
 TAPS = (3, 6, 9)
@@ -105,7 +106,7 @@ class PyramidNetwork(ViTNetwork):
         blocks: transformer blocks. With 12 the outputs of blocks 3, 6 and 9 and the normed output of the last are
             decoded; with fewer the normed output of the last alone, and of a CNN's maps the deepest.
         dropout: of embeddings and MLPs in training.
-        drop_path, layer_scale: of the transformer's blocks, see `ViTEncoder`; not in the study.
+        drop_path, layer_scale, conv_stem: of the transformer, see `ViTEncoder`; not in the study.
         shared: see `SegmentationNetwork`; ``pretrained`` takes the CNN's weights, where there is one, and the
             transformer's.
     """
@@ -121,6 +122,7 @@ class PyramidNetwork(ViTNetwork):
         dropout: float = 0.1,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        conv_stem: bool = False,
         **shared: Unpack[SharedArguments],
     ) -> None:
         super().__init__(**shared)
@@ -145,6 +147,7 @@ class PyramidNetwork(ViTNetwork):
             dropout=dropout,
             drop_path=drop_path,
             layer_scale=layer_scale,
+            conv_stem=conv_stem,
         )
         bottom, *finer = widths
         # the branch of three steps belongs to the shallowest tap, and to the only map when truncated
