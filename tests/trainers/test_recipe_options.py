@@ -1,5 +1,7 @@
 """Options of every family that change its recipe: what they set, and that a training goes on where it was."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
 from nnunetv2_levit.nnunet.trained_model import TrainedFold
 from nnunetv2_levit.trainers.families import RECIPE_OPTIONS
-from nnunetv2_levit.trainers.naming import FAMILIES, trainer_class
+from nnunetv2_levit.trainers.naming import FAMILIES, trainer_class, truncated_name
 from nnunetv2_levit.trainers.unet2022 import PAPER_RECIPES
 from nnunetv2_levit.trainers.weight_average import WeightAverage
 from tests.trainers.test_hybrid_trainer import batch, make_trainer
@@ -134,10 +136,10 @@ def test_a_checkpoint_holds_the_average_and_goes_on_with_both(make_trainer, tmp_
 
 
 def test_validation_sees_the_average_and_training_goes_on_with_its_own(make_trainer):
-    trainer = make_trainer(f"{SMALL}_ema_{LENGTH}")
+    trainer = make_trainer(f"{SMALL}_ema_50iterations_4epochs")
     trainer.initialize()
     trainer.on_train_epoch_start()
-    for _ in range(2):
+    for _ in range(3):
         trainer.train_step(batch(trainer))
     name = "decoder.seg_layers.0.weight"
     before = trainer.network.state_dict()[name].clone()
@@ -162,6 +164,23 @@ def test_bf16_computes_the_passes_in_it_and_the_loss_in_fp32(make_trainer):
     assert np.isfinite(trainer.train_step(batch(trainer))["loss"])
     assert kinds == [torch.bfloat16] + [torch.float32] * 3
     assert all(value.dtype == torch.float32 for value in trainer.network.parameters())
+
+
+@pytest.mark.parametrize(
+    "name", [truncated_name(f"{family.name}Trainer", 1) for family in FAMILIES.values() if family.blocks]
+)
+def test_every_network_computes_in_bf16_nearly_what_it_computes_in_fp32(name):
+    torch.manual_seed(0)
+    name = name.replace("LeViTUNetTrainer", "LeViTUNetTrainer_128s")
+    cls = trainer_class(name)
+    network = cls.build_network_architecture(None, SimpleNamespace(patch_size=(64, 64)), 1, 4, False).eval()
+    images = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        exact = network(images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = network(images).float()
+    assert (rough - exact).norm() < 0.05 * exact.norm()
+    assert not torch.equal(rough, exact)
 
 
 def test_adaptive_clipping_holds_each_unit_to_its_weights(make_trainer):

@@ -332,8 +332,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def measured(evaluation: dict, metric: str) -> dict:
     """Mean of a metric over the cases, by structure and over all; and in how many frames the distance has no value."""
-    by_structure = {name: round(values[metric]["mean"], 4) for name, values in evaluation["summary"].items()}
-    result = {**by_structure, "mean": round(evaluation["mean"][metric]["mean"], 4)}
+    means = {name: values[metric]["mean"] for name, values in evaluation["summary"].items()}
+    means["mean"] = evaluation["mean"][metric]["mean"]
+    result = {name: None if value is None else round(value, 4) for name, value in means.items()}
     if metric == "hd95":
         result["without_value"] = sum(len(e["missed"]) + len(e["spurious"]) for e in evaluation["empty"].values())
     return result
@@ -367,7 +368,8 @@ def table(arguments: argparse.Namespace) -> None:
         places = ", ".join(f"{row['fold']}/{row['seed']}" for row in rows)
         cells = [f"`{key[0]}`", f"{key[1]:g}" if key[1] else "–", rows[0]["iterations"]]
         cells += [rows[0].get("seconds_per_iteration", "–"), places, *dice]
-        cells += [f"{fmean(row['hd95']['mean'] for row in rows):.1f}"]
+        distances = [row["hd95"]["mean"] for row in rows if row["hd95"]["mean"] is not None]
+        cells += [f"{fmean(distances):.1f}" if distances else "–"]
         cells += [sum(row["hd95"]["without_value"] for row in rows)]
         print("| " + " | ".join(map(str, cells)) + " |")
 
