@@ -168,6 +168,20 @@ TRAINER_ROWS = (
         digest="141e91e02072",
     ),
     Row(
+        f"{TRAINER}.validation_step",
+        Use.OVERRIDDEN,
+        "with averaged weights it sees those",
+        parameters=("self, batch",),
+        says=("self.network(data)",),
+    ),
+    Row(
+        f"{TRAINER}.perform_actual_validation",
+        Use.OVERRIDDEN,
+        "with averaged weights it predicts with those",
+        parameters=("self, save_probabilities",),
+        says=("predictor.manual_initialization(self.network",),
+    ),
+    Row(
         f"{TRAINER}.save_checkpoint",
         Use.OVERRIDDEN,
         "it writes to another name first; the keys are those that checkpoints.py reads and truncation writes",

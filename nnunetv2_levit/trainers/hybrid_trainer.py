@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.crossval_split import generate_crossval_split
+from timm.utils.agc import adaptive_clip_grad
 from torch import nn
 
 from nnunetv2_levit.any_network import ADAPTER
@@ -28,6 +29,7 @@ from nnunetv2_levit.trainers.recipe import Recipe
 from nnunetv2_levit.trainers.schedule import EpochSchedule
 from nnunetv2_levit.trainers.seeding import make_repeatable_if_asked
 from nnunetv2_levit.trainers.stop_signals import stop_when_asked
+from nnunetv2_levit.trainers.weight_average import WeightAverage
 
 
 def newest_checkpoint(path: Path, *, trust: bool) -> Path:
@@ -95,6 +97,9 @@ class HybridTrainer(nnUNetTrainer):
         self.enable_deep_supervision = self.trains_all_outputs()
         self._iteration = 0
         self._weights_come_from_checkpoint = False
+        self._average: WeightAverage | None = None
+        if self.recipe.bf16:
+            self.grad_scaler = None  # bf16 has the range of fp32
         make_repeatable_if_asked(self)
         stop_when_asked(self)
 
@@ -144,6 +149,9 @@ class HybridTrainer(nnUNetTrainer):
         if self.pretrained is not None and not self._weights_come_from_checkpoint:
             report = unwrapped(self.network).load_pretrained(self.pretrained)
             self.print_to_log_file(f"Pretrained weights: {report.summary()}")
+        if self.recipe.weight_average:
+            iterations = self.recipe.weight_average * self.num_epochs * self.num_iterations_per_epoch
+            self._average = WeightAverage(unwrapped(self.network), self.optimizer, iterations=iterations)
 
     def _set_batch_size_and_oversample(self) -> None:
         if self.recipe.batch_size is not None:
@@ -251,12 +259,18 @@ class HybridTrainer(nnUNetTrainer):
             data, target = rescaled(data, target, scale)
 
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
-            loss = self.loss(self.network(data), target)
+        with self._autocast():
+            output = self.network(data)
+            if not self.recipe.bf16:
+                loss = self.loss(output, target)
+        if self.recipe.bf16:  # sums over a batch need more than its 8 bits
+            loss = self.loss([o.float() for o in output] if isinstance(output, list) else output.float(), target)
         scaler = self.grad_scaler
         (loss if scaler is None else scaler.scale(loss)).backward()
         if scaler is not None:
             scaler.unscale_(self.optimizer)
+        if self.recipe.adaptive_clip is not None:
+            adaptive_clip_grad(self.network.parameters(), self.recipe.adaptive_clip)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.gradient_clip)
         if scaler is None:
             self.optimizer.step()
@@ -268,7 +282,27 @@ class HybridTrainer(nnUNetTrainer):
         if not np.isfinite(value):
             raise self._non_finite_loss(float(value))
         self._iteration += 1
+        if self._average is not None:
+            self._average.update(self.current_epoch * self.num_iterations_per_epoch + self._iteration)
         return {"loss": value}
+
+    def _autocast(self) -> AbstractContextManager:
+        """nnU-Net's precision (fp16 on CUDA, fp32 elsewhere), or the recipe's bf16."""
+        if self.recipe.bf16:
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return torch.autocast("cuda") if self.device.type == "cuda" else nullcontext()
+
+    def _averaged_weights(self) -> AbstractContextManager:
+        """Within it the network has the weights that are evaluated and saved."""
+        return nullcontext() if self._average is None else self._average.in_place()
+
+    def validation_step(self, batch: dict) -> dict:
+        with self._averaged_weights():
+            return super().validation_step(batch)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        with self._averaged_weights():
+            super().perform_actual_validation(save_probabilities)
 
     def _non_finite_loss(self, value: float) -> NonFiniteLossError:
         """What to raise at a loss that is no number, logged; the checkpoints are left as they are."""
@@ -297,7 +331,8 @@ class HybridTrainer(nnUNetTrainer):
             super().save_checkpoint(filename)  # writes nothing, and says so
             return
         partial = f"{filename}{PARTIAL}"
-        super().save_checkpoint(partial)
+        with self._averaged_weights():
+            super().save_checkpoint(partial)
         os.replace(partial, filename)  # noqa: PTH105
 
     def load_checkpoint(

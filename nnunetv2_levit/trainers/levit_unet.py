@@ -1,7 +1,7 @@
 """The LeViT-UNet family of trainers."""
 
 from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
-from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Consequences, Family, Option
+from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, RECIPE_OPTIONS, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 # Section 4.2 of the paper. Its 400 passes over ACDC (80 patients, about 1520 slices, batch 8: 190 iterations each) are
@@ -52,7 +52,37 @@ OPTIONS = (
         network_options={"identity_attention": True},
         excludes=("conv",),
     ),
+    Option(
+        "instancenorm",
+        "instance norm for the batch norms of maps (not in the paper)",
+        network_options={"norm": "instance"},
+        excludes=("groupnorm", "pretrained"),
+    ),
+    Option(
+        "groupnorm",
+        "group norm (8 groups) for the batch norms of maps (not in the paper)",
+        network_options={"norm": "group"},
+        excludes=("pretrained",),
+    ),
+    Option(
+        "tokenln",
+        "layer norm for the batch norms of tokens (not in the paper)",
+        network_options={"token_norm": "layer"},
+        excludes=("conv", "pretrained"),
+    ),
+    Option(
+        "fullres",
+        "a level at full resolution: two convolutions before and two after the network (not in the paper)",
+        network_options={"full_resolution": True},
+    ),
+    Option(
+        "twoconvs",
+        "a second convolution at 1/2, 1/4 and 1/8 of the stem (not in the paper)",
+        network_options={"two_convolutions": True},
+        excludes=("pretrained",),
+    ),
     Option("ds", "deep supervision at 1/4 and 1/8 (not in the paper)", network_options={"auxiliary_heads": True}),
+    *RECIPE_OPTIONS,
     Option("pretrained", "ImageNet encoder; stops where the weights can't be had", excludes=("identity",)),
     Option(
         "paper",

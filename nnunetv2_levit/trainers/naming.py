@@ -191,6 +191,9 @@ def _attributes(parsed: ParsedName) -> dict[str, Any]:
             attributes |= consequences.attributes
         if option.name == "pretrained":
             attributes.setdefault("pretrained", family.pretrained_tags[size])
+    for option in parsed.options:
+        if option.recipe_changes:
+            attributes["recipe"] = replace(attributes["recipe"], **option.recipe_changes)
     return {**attributes, "network_options": network_options}
 
 

@@ -20,6 +20,11 @@ class Recipe:
         learning_rate: the highest rate, reached after the warm-up.
         warmup: share of the training over which the rate rises.
         gradient_clip: largest norm of the gradient over all parameters.
+        adaptive_clip: before that, largest norm of each unit's gradient as a share of its weights' norm (Brock et al.
+            2021); None for none.
+        weight_average: share of the training's iterations over which the weights are averaged (see `WeightAverage`); 0
+            for none.
+        bf16: computes the network's passes in bfloat16, on CPUs too, where nnU-Net takes float16 on CUDA alone.
         betas: of Adam and AdamW; ``momentum`` and ``nesterov`` are SGD's (the defaults are nnU-Net's).
         loss: nnU-Net's own, weighted, or `BoundaryWeightedLoss`.
         output_weights: weight of each output under deep supervision; None halves it from output to output.
@@ -37,6 +42,9 @@ class Recipe:
     decay: Decay = "poly"
     warmup: float = 0.02
     gradient_clip: float = 1.0
+    adaptive_clip: float | None = None
+    weight_average: float = 0.0
+    bf16: bool = False
     num_epochs: int = 1000
     batch_size: int | None = None
     weight_ce: float = 1.0

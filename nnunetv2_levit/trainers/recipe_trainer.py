@@ -1,6 +1,6 @@
 """The family without a network of its own: this package's recipe on the network that the plans name."""
 
-from nnunetv2_levit.trainers.families import Family
+from nnunetv2_levit.trainers.families import RECIPE_OPTIONS, Family
 from nnunetv2_levit.trainers.recipe import Recipe
 
 HYBRID_RECIPE = Family(
@@ -9,6 +9,6 @@ HYBRID_RECIPE = Family(
     sizes={},
     default_size="",
     recipe=Recipe(),
-    options=(),
+    options=RECIPE_OPTIONS,
     network_of_plans=True,
 )

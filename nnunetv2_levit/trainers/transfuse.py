@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSFUSE_SIZES
-from nnunetv2_levit.trainers.families import Family, Option
+from nnunetv2_levit.trainers.families import VIT_RECIPE_OPTIONS, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 # The network's outputs are the final map, the transformer branch and the first fusion. These are the weights of the
@@ -40,6 +40,7 @@ OPTIONS = (
         "patches at 0.75, 1 and 1.25 of their size in turn, as the paper trains on polyps",
         attributes={"train_scales": (0.75, 1.0, 1.25)},
     ),
+    *VIT_RECIPE_OPTIONS,
     Option("pretrained", "ImageNet weights of both branches; stops where they can't be had"),
     Option(
         "paper",

@@ -2,7 +2,7 @@
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSUNET_TAG, UNETR2D_TAG
-from nnunetv2_levit.trainers.families import Consequences, Family, Option
+from nnunetv2_levit.trainers.families import VIT_RECIPE_OPTIONS, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 SIZES_BY_BLOCKS = {12: "12blocks", 3: "3blocks", 1: "1block"}
@@ -53,6 +53,12 @@ def _pretrained_cats(_: str, options: frozenset[str]) -> Consequences:
 
 BLOCKS = Option("blocks<N>", "N transformer blocks (1 to 11)", parameter="blocks", resolve=_number_of_blocks)
 DEEP_SUPERVISION = Option("ds", "deep supervision at 1/2 and 1/4 (not in the papers)", {"auxiliary_heads": True})
+CONV_STEM = Option(
+    "convstem",
+    "tokens by five convolutions instead of one (not in the papers)",
+    {"conv_stem": True},
+    excludes=("pretrained",),
+)
 PRETRAINED = "ImageNet weights of the encoders; stops where they can't be had"
 
 
@@ -80,6 +86,7 @@ TRANSUNET = _family(
     options=(
         BLOCKS,
         DEEP_SUPERVISION,
+        *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
         Option(
             "paper",
@@ -98,7 +105,9 @@ UNETR2D = _family(
     "unetr2d",
     options=(
         BLOCKS,
+        CONV_STEM,
         DEEP_SUPERVISION,
+        *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
         Option("paper", STUDY, attributes={"recipe": STUDY_RECIPE}),
     ),
@@ -111,7 +120,9 @@ CATS2D = _family(
     options=(
         BLOCKS,
         Option("r34", "ResNet-34 in place of ResNet-50", {"resnet": "resnet34"}),
+        CONV_STEM,
         DEEP_SUPERVISION,
+        *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED, resolve=_pretrained_cats),
         Option("paper", STUDY, attributes={"recipe": STUDY_RECIPE}),
     ),

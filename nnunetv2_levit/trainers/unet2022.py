@@ -3,7 +3,7 @@
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.unet2022.sizes import BLOCKS_PER_STAGE as DEPTH
 from nnunetv2_levit.network_architectures.unet2022.sizes import UNET2022_SIZES
-from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, Consequences, Family, Option
+from nnunetv2_levit.trainers.families import BLOCKS_PER_STAGE, RECIPE_OPTIONS, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 NNUNET_ITERATIONS = 250
@@ -60,6 +60,7 @@ OPTIONS = (
         excludes=("printed", "nosa", "nodw", "swin"),
     ),
     Option("nods", "without deep supervision", {"auxiliary_heads": False}),
+    *RECIPE_OPTIONS,
     Option(
         "pretrained",
         "ConvNeXt's ImageNet weights in the first part of every block; stops where they can't be had",

@@ -13,7 +13,8 @@
 architecture that its planner gives to patches of that size. A budget is time alone on the machine: `calibrate` measures
 what an iteration costs there, with its data, and `run` does as many as the budget holds, with the schedule fitted to
 them. So a training may share the machine, be paused, or be stopped (SIGTERM) and resumed (`--c`), and loses nothing by
-it. nnU-Net's validation between epochs is not part of the budget.
+it. nnU-Net's validation between epochs is not part of the budget. Two runs at a time are best kept to a core each
+(`taskset -c 0`, `taskset -c 1`).
 
 Folds 1 and 2 are there to choose on. What is reported is trained with `--final` on folds 0, 3 or 4, which no choice may
 see. `run` predicts the whole frames of the fold's validation patients, mirrored as nnU-Net does, and evaluates them.
@@ -93,14 +94,14 @@ def prepare(arguments: argparse.Namespace) -> None:
 # calibrate ----------------------------------------------------------------------------------------------------------
 
 
-def make_trainer(name: str, configuration: str, fold: int, device: str, *, resume: bool = False):
-    """A trainer as nnU-Net makes it, not yet initialised; `name` may be TRAINER or TRAINER@CONFIGURATION."""
+def make_trainer(name: str, configuration: str, fold: int, device: str, *, plans: str = PLANS, resume: bool = False):
+    """A trainer as nnU-Net makes it, not yet initialised."""
     import torch
     from nnunetv2.run.run_training import get_trainer_from_args
 
-    torch.set_num_threads(os.cpu_count() if device == "cpu" else 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     return get_trainer_from_args(
-        str(DATASET), configuration, fold, name, PLANS, continue_training=resume, device=torch.device(device)
+        str(DATASET), configuration, fold, name, plans, continue_training=resume, device=torch.device(device)
     )
 
 
@@ -222,6 +223,7 @@ def check_fold(fold: int, *, final: bool) -> None:
 
 def train(arguments: argparse.Namespace, length: dict) -> Path:
     """Train, or go on training; returns the fold's folder."""
+    import torch
     from nnunetv2.run.run_training import maybe_load_checkpoint
 
     from nnunetv2_levit.errors import TrainingStoppedError
@@ -229,7 +231,8 @@ def train(arguments: argparse.Namespace, length: dict) -> Path:
     from nnunetv2_levit.trainers.stop_signals import stop_when_asked
 
     name, configuration = arguments.trainer, arguments.configuration
-    trainer = make_trainer(name, configuration, arguments.fold, arguments.device, resume=arguments.c)
+    kind, plans = arguments.device, arguments.plans
+    trainer = make_trainer(name, configuration, arguments.fold, kind, plans=plans, resume=arguments.c)
     folder = Path(trainer.output_folder)
     if (folder / "checkpoint_final.pth").is_file():
         return folder
@@ -243,6 +246,7 @@ def train(arguments: argparse.Namespace, length: dict) -> Path:
     stop_when_asked(trainer)
     trainer.initialize()
     maybe_load_checkpoint(trainer, begun, False)
+    torch.backends.cudnn.benchmark = True  # as nnU-Net's command sets it
     try:
         trainer.run_training()
     except TrainingStoppedError as stop:
@@ -328,8 +332,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def measured(evaluation: dict, metric: str) -> dict:
     """Mean of a metric over the cases, by structure and over all; and in how many frames the distance has no value."""
-    by_structure = {name: round(values[metric]["mean"], 4) for name, values in evaluation["summary"].items()}
-    result = {**by_structure, "mean": round(evaluation["mean"][metric]["mean"], 4)}
+    means = {name: values[metric]["mean"] for name, values in evaluation["summary"].items()}
+    means["mean"] = evaluation["mean"][metric]["mean"]
+    result = {name: None if value is None else round(value, 4) for name, value in means.items()}
     if metric == "hd95":
         result["without_value"] = sum(len(e["missed"]) + len(e["spurious"]) for e in evaluation["empty"].values())
     return result
@@ -363,7 +368,8 @@ def table(arguments: argparse.Namespace) -> None:
         places = ", ".join(f"{row['fold']}/{row['seed']}" for row in rows)
         cells = [f"`{key[0]}`", f"{key[1]:g}" if key[1] else "–", rows[0]["iterations"]]
         cells += [rows[0].get("seconds_per_iteration", "–"), places, *dice]
-        cells += [f"{fmean(row['hd95']['mean'] for row in rows):.1f}"]
+        distances = [row["hd95"]["mean"] for row in rows if row["hd95"]["mean"] is not None]
+        cells += [f"{fmean(distances):.1f}" if distances else "–"]
         cells += [sum(row["hd95"]["without_value"] for row in rows)]
         print("| " + " | ".join(map(str, cells)) + " |")
 
@@ -406,6 +412,7 @@ def main() -> None:
     added = command(run, "train for a budget, predict, evaluate")
     added.add_argument("--trainer", required=True, help="without _<N>iterations and _<N>epochs")
     added.add_argument("--configuration", default=CONFIGURATION)
+    added.add_argument("--plans", default=PLANS)
     added.add_argument("--fold", type=int, required=True)
     added.add_argument("--seed", type=int, default=0)
     length = added.add_mutually_exclusive_group(required=True)

@@ -9,9 +9,10 @@ from timm.layers import DropPath
 from timm.models.levit import LevitMlp, Stem16
 from torch import Tensor, nn
 
+from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, DoubleConv
 from nnunetv2_levit.network_architectures.layers.grids import Grid, halved, spatial_size, stage_grids
 from nnunetv2_levit.network_architectures.levit_unet.attention import Attention
-from nnunetv2_levit.network_architectures.levit_unet.sizes import LeViTVariant
+from nnunetv2_levit.network_architectures.levit_unet.sizes import FULL_RESOLUTION_WIDTH, LeViTVariant
 
 ATTENTION_RATIO, SUBSAMPLING_ATTENTION_RATIO, MLP_RATIO = 2, 4, 2
 
@@ -92,7 +93,8 @@ class LeViTEncoder(nn.Module):
     ``forward`` takes (B, C, H, W) and returns two lists: the convolutional maps c1 to c4 (strides 2, 4, 8, 16; the
     first three after Hardswish) and the transformer maps s1 to s3 (strides 16, 32, 64; empty without a transformer).
     Sizes are rounded up at each stride. H and W may be at most ``image_size``. Each stage keeps its first ``blocks``
-    blocks, None for all.
+    blocks, None for all. With ``full_resolution`` c0, a map of the image's size, comes before c1; ``two_convolutions``
+    adds one to c1, c2 and c3.
     """
 
     def __init__(
@@ -105,9 +107,18 @@ class LeViTEncoder(nn.Module):
         identity_attention: bool = False,
         blocks: int | None = None,
         drop_path: float | None = None,
+        full_resolution: bool = False,
+        two_convolutions: bool = False,
     ) -> None:
         super().__init__()
         self.stem = Stem16(in_channels, variant.widths[0], act_layer=nn.Hardswish)
+        self.image_conv = DoubleConv(in_channels, FULL_RESOLUTION_WIDTH) if full_resolution else None
+        self.second_convolutions = nn.ModuleList()
+        if two_convolutions:
+            widths = [variant.widths[0] // divisor for divisor in (8, 4, 2)]
+            self.second_convolutions.extend(
+                nn.Sequential(ConvNorm(width, width, 3, bias=False), nn.Hardswish()) for width in widths
+            )
         self.stages = nn.ModuleList()
         if not transformer:
             return
@@ -139,10 +150,11 @@ class LeViTEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         stem: Any = self.stem  # timm adds its layers by name
-        c1 = stem.act1(stem.conv1(x))
-        c2 = stem.act2(stem.conv2(c1))
-        c3 = stem.act3(stem.conv3(c2))
+        c1 = self._again(0, stem.act1(stem.conv1(x)))
+        c2 = self._again(1, stem.act2(stem.conv2(c1)))
+        c3 = self._again(2, stem.act3(stem.conv3(c2)))
         c4 = stem.conv4(c3)
+        maps = [c1, c2, c3, c4] if self.image_conv is None else [self.image_conv(x), c1, c2, c3, c4]
 
         grid = spatial_size(c4)
         tokens = c4.flatten(2).transpose(1, 2)
@@ -150,7 +162,11 @@ class LeViTEncoder(nn.Module):
         for stage in self.stages:
             tokens, grid = stage(tokens, grid)
             transformer.append(tokens.transpose(1, 2).unflatten(2, grid))
-        return [c1, c2, c3, c4], transformer
+        return maps, transformer
+
+    def _again(self, level: int, x: Tensor) -> Tensor:
+        """The level's second convolution, where there is one."""
+        return self.second_convolutions[level](x) if self.second_convolutions else x
 
     def bias_grids(self, image_size: Grid) -> dict[str, Grid]:
         """Key grid of each bias table in this module's state dict, had it been built for ``image_size``."""

@@ -19,6 +19,13 @@ from nnunetv2_levit.network_architectures.layers.attention_bias import (
     resize_attention_bias_table,
 )
 from nnunetv2_levit.network_architectures.layers.grids import Grid
+from nnunetv2_levit.network_architectures.layers.other_norms import (
+    MAP_NORMS,
+    TOKEN_NORMS,
+    MapNorm,
+    TokenNorm,
+    set_norms,
+)
 from nnunetv2_levit.network_architectures.levit_unet.decoder import SCALES, LeViTUNetDecoder
 from nnunetv2_levit.network_architectures.levit_unet.encoder import LeViTEncoder
 from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
@@ -45,6 +52,11 @@ class LeViTUNet(SegmentationNetwork):
         drop_path: probability of dropping a residual branch; None takes LeViT's own (0, 0, 0.1).
         bias_policy: how the attention biases of weights for another image size are resized, "extend" or "scale"; see
             `resize_attention_bias_table`.
+        norm, token_norm: of maps ("batch", "instance" or "group") and after the linear layers of tokens ("batch" or
+            "layer"); the paper has batch norm everywhere.
+        full_resolution: adds a level at full resolution, 32 channels wide: two convolutions on the image and two after
+            the last upsampling; not in the paper.
+        two_convolutions: adds a second convolution to the stem's levels at 1/2, 1/4 and 1/8; not in the paper.
         shared: see `SegmentationNetwork`; ``pretrained`` is a LeViT classifier.
     """
 
@@ -61,6 +73,10 @@ class LeViTUNet(SegmentationNetwork):
         blocks: int | None = None,
         drop_path: float | None = None,
         bias_policy: BiasPolicy = "extend",
+        norm: MapNorm = "batch",
+        token_norm: TokenNorm = "batch",
+        full_resolution: bool = False,
+        two_convolutions: bool = False,
         **shared: Unpack[SharedArguments],
     ) -> None:
         super().__init__(**shared)
@@ -70,6 +86,8 @@ class LeViTUNet(SegmentationNetwork):
         size = LEVIT_VARIANTS[variant]
         check_blocks(f"each stage of LeViT-UNet {variant}", blocks, max(size.depths))
         check_bias_policy(bias_policy)
+        check_choice("norm of maps", norm, MAP_NORMS)
+        check_choice("norm of tokens", token_norm, TOKEN_NORMS)
         self.identity_attention, self.bias_policy = identity_attention, bias_policy
         self.table_kind = f"attention biases (policy {bias_policy})"
         self.pretrained_parts = (PretrainedPart(size.timm_tag, ((r"encoder\.(.+)", r"\1"),)),)
@@ -81,6 +99,8 @@ class LeViTUNet(SegmentationNetwork):
             identity_attention=identity_attention,
             blocks=blocks,
             drop_path=drop_path,
+            full_resolution=full_resolution,
+            two_convolutions=two_convolutions,
         )
         width = size.widths[0]
         self.decoder = LeViTUNetDecoder(
@@ -89,7 +109,9 @@ class LeViTUNet(SegmentationNetwork):
             num_classes=self.num_classes,
             skips=skips,
             auxiliary_heads=self.auxiliary_heads,
+            full_resolution=full_resolution,
         )
+        set_norms(self, maps=norm, tokens=token_norm)
         self._complete()
 
     def table_grids(self, image_size: Grid) -> dict[str, Grid]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures.vit_hybrids.sizes import BLOCKS, CNNS
+from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS
 from nnunetv2_levit.network_architectures.vit_hybrids.unetr2d import PyramidNetwork
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from nnunetv2_levit.network_architectures.base import SharedArguments
+    from nnunetv2_levit.network_architectures.vit_hybrids.unetr2d import PyramidArguments
 
 RESNETS = ("resnet50", "resnet34")
 
@@ -28,10 +28,8 @@ class CATS2D(PyramidNetwork):
         self,
         *,
         resnet: str = "resnet50",
-        blocks: int = BLOCKS,
-        dropout: float = 0.1,
-        **shared: Unpack[SharedArguments],
+        **arguments: Unpack[PyramidArguments],
     ) -> None:
         if resnet not in RESNETS:
             raise UserError(f"2D CATS has the backbones {' and '.join(RESNETS)}, not {resnet!r}")
-        super().__init__(backbone=CNNS[resnet], blocks=blocks, dropout=dropout, **shared)
+        super().__init__(backbone=CNNS[resnet], **arguments)

@@ -72,13 +72,21 @@ class TransFuse(ViTNetwork):
         size: "s" (ResNet-34, DeiT-S), "l" (Res2Net-50, DeiT-B) or "lstar" (ResNetV2-50, ViT-B/16).
         blocks: transformer blocks; None takes the size's own (8, 10, 12).
         dropout: of whole channels of the branches' maps in training; half of it after each fusion.
+        drop_path, layer_scale: of the transformer's blocks, see `ViTEncoder`; not in the paper.
         shared: see `SegmentationNetwork`; ``pretrained`` takes the CNN's weights and the transformer's.
     """
 
     deep_supervision_scales = (1.0, 1.0, 1.0)
 
     def __init__(
-        self, *, size: str, blocks: int | None = None, dropout: float = 0.2, **shared: Unpack[SharedArguments]
+        self,
+        *,
+        size: str,
+        blocks: int | None = None,
+        dropout: float = 0.2,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        **shared: Unpack[SharedArguments],
     ) -> None:
         super().__init__(**shared)
         check_choice("TransFuse size", size, TRANSFUSE_SIZES)
@@ -96,6 +104,8 @@ class TransFuse(ViTNetwork):
             width=shape.width,
             heads=shape.heads,
             blocks=shape.blocks if blocks is None else blocks,
+            drop_path=drop_path,
+            layer_scale=layer_scale,
         )
         _, w4, w8, w16 = backbone.widths
         self.dropout = nn.Dropout2d(dropout)

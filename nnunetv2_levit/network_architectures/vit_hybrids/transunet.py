@@ -70,13 +70,22 @@ class TransUNet(ViTNetwork):
     Args:
         blocks: transformer blocks, 12 in the paper; 3 and 1 are the truncated forms.
         dropout: of embeddings and MLPs in training; 0.1 in the authors' code.
+        drop_path, layer_scale: of the transformer's blocks, see `ViTEncoder`; not in the paper.
         shared: see `SegmentationNetwork`.
     """
 
     deep_supervision_scales = (1.0, 0.5, 0.25)
     pretrained_parts = (PretrainedPart(TRANSUNET_TAG, ((r"cnn\.(.+)", r"patch_embed.backbone.\1"), VIT_NAMES)),)
 
-    def __init__(self, *, blocks: int = BLOCKS, dropout: float = 0.1, **shared: Unpack[SharedArguments]) -> None:
+    def __init__(
+        self,
+        *,
+        blocks: int = BLOCKS,
+        dropout: float = 0.1,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        **shared: Unpack[SharedArguments],
+    ) -> None:
         super().__init__(**shared)
         check_blocks("TransUNet", blocks, BLOCKS)
         self.cnn = ResNetV2Encoder(self.in_channels)
@@ -88,6 +97,8 @@ class TransUNet(ViTNetwork):
             blocks=blocks,
             patch=1,
             dropout=dropout,
+            drop_path=drop_path,
+            layer_scale=layer_scale,
         )
         self.decoder = TransUNetDecoder(
             width=VIT_WIDTH, num_classes=self.num_classes, auxiliary_heads=self.auxiliary_heads

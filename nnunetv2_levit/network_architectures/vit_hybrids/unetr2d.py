@@ -27,6 +27,16 @@ if TYPE_CHECKING:
 
     from nnunetv2_levit.network_architectures.base import SharedArguments
 
+    class PyramidArguments(SharedArguments, total=False):
+        """Keywords of `PyramidNetwork` that 2D UNETR and 2D CATS hand on."""
+
+        blocks: int
+        dropout: float
+        drop_path: float
+        layer_scale: float | None
+        conv_stem: bool
+
+
 TAPS = (3, 6, 9)
 WIDTH, HEADS = 768, 12
 WIDTHS_ALONE = (WIDTH, 512, 256, 128)  # of the maps at 1/16, 1/8, 1/4 and 1/2 without a CNN
@@ -96,6 +106,7 @@ class PyramidNetwork(ViTNetwork):
         blocks: transformer blocks. With 12 the outputs of blocks 3, 6 and 9 and the normed output of the last are
             decoded; with fewer the normed output of the last alone, and of a CNN's maps the deepest.
         dropout: of embeddings and MLPs in training.
+        drop_path, layer_scale, conv_stem: of the transformer, see `ViTEncoder`; not in the study.
         shared: see `SegmentationNetwork`; ``pretrained`` takes the CNN's weights, where there is one, and the
             transformer's.
     """
@@ -103,7 +114,17 @@ class PyramidNetwork(ViTNetwork):
     deep_supervision_scales = (1.0, 0.5, 0.25)
     title: ClassVar[str]
 
-    def __init__(self, *, backbone: CNN | None, blocks: int, dropout: float, **shared: Unpack[SharedArguments]) -> None:
+    def __init__(
+        self,
+        *,
+        backbone: CNN | None,
+        blocks: int = BLOCKS,
+        dropout: float = 0.1,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        conv_stem: bool = False,
+        **shared: Unpack[SharedArguments],
+    ) -> None:
         super().__init__(**shared)
         check_blocks(self.title, blocks, BLOCKS)
         self.truncated = blocks < BLOCKS
@@ -124,6 +145,9 @@ class PyramidNetwork(ViTNetwork):
             blocks=blocks,
             taps=() if self.truncated else TAPS,
             dropout=dropout,
+            drop_path=drop_path,
+            layer_scale=layer_scale,
+            conv_stem=conv_stem,
         )
         bottom, *finer = widths
         # the branch of three steps belongs to the shallowest tap, and to the only map when truncated
@@ -165,5 +189,5 @@ class UNETR2D(PyramidNetwork):
 
     title = "2D UNETR"
 
-    def __init__(self, *, blocks: int = BLOCKS, dropout: float = 0.1, **shared: Unpack[SharedArguments]) -> None:
-        super().__init__(backbone=None, blocks=blocks, dropout=dropout, **shared)
+    def __init__(self, **arguments: Unpack[PyramidArguments]) -> None:
+        super().__init__(backbone=None, **arguments)

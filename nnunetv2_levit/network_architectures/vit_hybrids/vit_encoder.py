@@ -19,6 +19,7 @@ from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm
 
 PATCH = 16
 INIT_STD = 0.02
+STEM_WIDTHS = (48, 96, 192, 384)  # of `convolutional_patches`
 
 
 def resize_position_embedding(table: Tensor, *, old_grid: Grid, new_grid: Grid) -> Tensor:
@@ -38,6 +39,18 @@ def resize_position_embedding(table: Tensor, *, old_grid: Grid, new_grid: Grid) 
     return resized.to(table.dtype).flatten(2).transpose(1, 2)
 
 
+def convolutional_patches(in_channels: int, width: int) -> nn.Sequential:
+    """Tokens (B, width, H/16, W/16) by four 3x3 convolutions of stride 2 and a 1x1 one, as Xiao et al. (2021, "Early
+    convolutions help transformers see better") have them, with the norm and activation of nnU-Net's networks.
+    """
+    layers: list[nn.Module] = []
+    for out_channels in STEM_WIDTHS:
+        layers.append(nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False))
+        layers += [nn.InstanceNorm2d(out_channels, affine=True), nn.LeakyReLU(inplace=True)]
+        in_channels = out_channels
+    return nn.Sequential(*layers, nn.Conv2d(in_channels, width, 1))
+
+
 class ViTEncoder(nn.Module):
     """Patch embedding, position embedding, pre-norm blocks and a final layer norm.
 
@@ -49,6 +62,9 @@ class ViTEncoder(nn.Module):
         grid: tokens (rows, columns) of the position embedding.
         patch: extent of a token in input pixels; 1 on a convolutional map.
         dropout: of embeddings and MLPs (not of the attention), as in TransUNet's code.
+        drop_path: probability of dropping the last block's residual branches; it rises linearly from 0 at the first.
+        conv_stem: tokens of 16 x 16 pixels by `convolutional_patches`.
+        layer_scale: first value of a learned factor for each channel of a residual branch; None for no such factors.
     """
 
     def __init__(
@@ -62,15 +78,31 @@ class ViTEncoder(nn.Module):
         patch: int = PATCH,
         taps: tuple[int, ...] = (),
         dropout: float = 0.0,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        conv_stem: bool = False,
     ) -> None:
         super().__init__()
         self.grid, self.taps = grid, taps
-        self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, width, patch, stride=patch)))
+        if conv_stem:
+            self.patch_embed = convolutional_patches(in_channels, width)
+        else:
+            self.patch_embed = nn.Sequential(OrderedDict(proj=nn.Conv2d(in_channels, width, patch, stride=patch)))
         self.pos_embed = nn.Parameter(torch.empty(1, grid[0] * grid[1], width))
         self.dropout = nn.Dropout(dropout)
         norm: Any = partial(LayerNorm, eps=1e-6)  # timm says class
         self.blocks = nn.ModuleList(
-            [Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(blocks)]
+            [
+                Block(
+                    *(width, heads),
+                    mlp_ratio=4.0,
+                    qkv_bias=True,
+                    norm_layer=norm,
+                    init_values=layer_scale,
+                    drop_path=drop_path * number / max(1, blocks - 1),
+                )
+                for number in range(blocks)
+            ]
         )
         self.norm = norm(width)
         nn.init.normal_(self.pos_embed, std=INIT_STD)

@@ -1,0 +1,76 @@
+"""The rules of docs/lab/experiments/pocket_benchmark.py: what a budget holds, and which folds may be looked at."""
+
+import argparse
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_levit.trainers.naming import check_canonical, family_of
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "docs" / "lab" / "experiments"
+
+
+@pytest.fixture
+def benchmark(monkeypatch, tmp_path):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    specification = importlib.util.spec_from_file_location("pocket_benchmark", EXPERIMENTS / "pocket_benchmark.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path)
+    return module
+
+
+@pytest.mark.parametrize("iterations", [1, 39, 40, 41, 79, 500, 1387, 2500, 99_999])
+def test_a_training_is_as_long_as_its_budget_and_never_longer(benchmark, iterations):
+    epochs, per_epoch = benchmark.fitted(iterations)
+    assert epochs >= 1
+    assert per_epoch <= 60
+    assert epochs * per_epoch <= iterations
+    if iterations > 500:
+        assert epochs * per_epoch > 0.99 * iterations
+
+
+@pytest.mark.parametrize(("fold", "final"), [(0, False), (3, False), (1, True), (2, True)])
+def test_no_choice_sees_the_folds_of_the_report_and_the_other_way_round(benchmark, fold, final):
+    with pytest.raises(SystemExit, match=f"fold {fold}"):
+        benchmark.check_fold(fold, final=final)
+    benchmark.check_fold(fold, final=not final)
+
+
+def row(trainer, fold, dice, *, final=False):
+    values = {"RV": dice, "MYO": dice, "LV": dice, "mean": dice}
+    length = {"epochs": 2, "iterations_per_epoch": 50, "iterations": 100, "budget_minutes": 30.0}
+    distances = {**values, "mean": None, "without_value": 1}
+    return {
+        "trainer": trainer,
+        "fold": fold,
+        "seed": 0,
+        "final": final,
+        **length,
+        "dice": values,
+        "hd95": distances,
+    } | {"curve": [0.1, dice]}
+
+
+def test_the_table_has_the_last_row_of_each_run_and_none_of_the_report(benchmark, capsys, tmp_path):
+    rows = [row("Worse", 1, 0.1), row("Better", 1, 0.8), row("Worse", 1, 0.5), row("Worse", 2, 0.6)]
+    rows.append(row("Better", 0, 0.2, final=True))
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    benchmark.table(argparse.Namespace(final=False))
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split(" | ")[0].strip("| `") for line in lines] == ["Better", "Worse"]
+    assert "| 80.00 |" in lines[0]
+    assert "| 1/0, 2/0 | 55.00 |" in lines[1]
+    benchmark.curves(argparse.Namespace(final=False))
+    assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_every_candidate_is_the_name_of_a_training():
+    candidates = json.loads((EXPERIMENTS / "pocket_candidates.json").read_text())
+    names = [key.partition("@")[0] for group, keys in candidates.items() if group != "note" for key in keys]
+    assert len(names) > 20
+    for name in names:
+        if family_of(name) is not None:
+            check_canonical(name)
