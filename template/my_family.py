@@ -1,4 +1,4 @@
-"""The same network as a family of trainers, such as ``-tr MyNetworkTrainer_50epochs``, once this folder is installed."""
+"""The same network as a family of trainers, such as ``-tr MyNetworkTrainer_50epochs``, once the folder is installed."""
 
 from nnunetv2_levit.network_architectures import Family as Networks
 from nnunetv2_levit.network_architectures.family import Constructor

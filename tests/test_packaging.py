@@ -20,8 +20,9 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
-USER_EXTRAS = ("export", "synapse-h5", "cluster", "class-activation")  # the others are for developers
-NEVER_IMPORTED = {"onnx", "onnxscript", "simpleitk"}  # torch.onnx and nnU-Net import them
+USER_EXTRAS = ("export", "synapse-h5", "cluster", "smp", "class-activation")  # the others are for developers
+# torch.onnx and nnU-Net import them; networks are imported by name
+NEVER_IMPORTED = {"onnx", "onnxscript", "simpleitk", "segmentation-models-pytorch"}
 
 
 def distributions(requirements: list[str]) -> set[str]:

@@ -36,6 +36,8 @@ def check_patch(name: str, patch_size: tuple[int, int]) -> None:
         UserError: an unknown name or an impossible size.
     """
     if name not in measurable():
+        if ":" not in name and "." not in name:
+            raise UserError(f"network {name!r} is not registered: choose from {', '.join(measurable())}")
         find_network(name)
     height, width = patch_size
     if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):

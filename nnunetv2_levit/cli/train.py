@@ -173,12 +173,17 @@ def _check_network(arguments: argparse.Namespace, data: _Data, trainer: type) ->
     from nnunetv2_levit.any_network.names import require_package
     from nnunetv2_levit.network_architectures import REGISTRY
     from nnunetv2_levit.nnunet.network_configurations import network_of_architecture
+    from nnunetv2_levit.trainers import HybridTrainer
     from nnunetv2_levit.trainers.plans_network import PlansNetworkTrainer
 
+    configuration = PlansManager(data.plans).get_configuration(arguments.configuration)
+    if issubclass(trainer, HybridTrainer) and not issubclass(trainer, PlansNetworkTrainer):
+        trainer.check_network_of_plans(configuration)
+        return
     builds = getattr(trainer, "build_network_architecture", None)
     if builds is not nnUNetTrainer.build_network_architecture and not issubclass(trainer, PlansNetworkTrainer):
         return
-    architecture = PlansManager(data.plans).get_configuration(arguments.configuration).configuration["architecture"]
+    architecture = configuration.configuration["architecture"]
     adapted = network_of_architecture(architecture)
     named = architecture["network_class_name"] if adapted is None else adapted.target
     if named not in REGISTRY:

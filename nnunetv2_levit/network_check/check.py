@@ -16,7 +16,7 @@ from nnunetv2_levit.network_architectures import REGISTRY
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 from nnunetv2_levit.network_check.cost import cost_beside_nnunet
 from nnunetv2_levit.network_check.rules import COMPARING, RULES, BrokenRuleError, NotCheckedError, Rule
-from nnunetv2_levit.network_check.subject import CLASSES, SIZE, Subject, images
+from nnunetv2_levit.network_check.subject import CLASSES, SIZE, Subject
 
 LARGE: Grid = (256, 256)
 KEPT, ADAPTED, BROKEN, NOT_CHECKED = "kept", "adapter", "broken", "not checked"
@@ -138,7 +138,6 @@ def check_network(
         if adaptation is not None:
             subject = Subject(network, adaptation)
             rows = [_constructor(network), _sizes(adaptation)]
-            subject.build()(images(1))
             for rule_name, rule in RULES.items():
                 bar.update()
                 bar.set_postfix_str(rule_name)

@@ -68,11 +68,21 @@ class AddedNetwork:
 
 
 def network_of_architecture(architecture: Mapping[str, Any]) -> NamedNetwork | None:
-    """The network within the adapter that a configuration's architecture names; None where it names none."""
+    """The network within the adapter that a configuration's architecture names; None where it names none.
+
+    Raises:
+        UserError: the adapter is named without a network and its arguments.
+    """
     if architecture.get("network_class_name") != ADAPTER:
         return None
-    keywords = architecture["arch_kwargs"]
-    return NamedNetwork(keywords["network"], keywords["network"], dict(keywords["arguments"]))
+    keywords = architecture.get("arch_kwargs") or {}
+    network, arguments = keywords.get("network"), keywords.get("arguments")
+    if not isinstance(network, str) or not isinstance(arguments, Mapping):
+        raise UserError(
+            "the plans name this package's adapter without a network and its arguments: write the configuration anew "
+            "with `nnunetv2_levit configure --network`"
+        )
+    return NamedNetwork(network, network, dict(arguments))
 
 
 def _planned(network_class: type, architecture: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,19 +128,28 @@ def _largest_batch(plans: Mapping[str, Any], dataset: Mapping[str, Any], patch_s
     """The batch that nnU-Net's planner would not exceed, whatever the memory."""
     volume = plans["configurations"].get("3d_fullres", {}).get("median_image_size_in_voxels")
     cases = dataset.get("numTraining")
-    if not isinstance(volume, list) or not isinstance(cases, int):
+    if not isinstance(volume, list) or len(volume) != 3 or not isinstance(cases, int):
+        return MAX_BATCH_SIZE
+    if not all(isinstance(side, int | float) for side in volume):
         return MAX_BATCH_SIZE
     voxels = cases * float(volume[0]) * float(volume[1]) * float(volume[2])
     pixels = patch_size[0] * patch_size[1]
     return max(MIN_BATCH_SIZE, min(MAX_BATCH_SIZE, round(SHARE_OF_DATASET * voxels / pixels)))
 
 
-def _channels_and_classes(plans: dict[str, Any], dataset: dict[str, Any], base: str) -> tuple[int, int]:
+def _channels_and_classes(plans: dict[str, Any], dataset: dict[str, Any], base: str, path: Path) -> tuple[int, int]:
+    """Input and output channels of a configuration's network, by nnU-Net's rules."""
     from nnunetv2_levit.nnunet.trained_model import input_channels
 
-    manager = PlansManager(plans)
-    channels = input_channels(manager, manager.get_configuration(base), dataset)
-    return channels, manager.get_label_manager(dataset).num_segmentation_heads
+    try:
+        manager = PlansManager(plans)
+        channels = input_channels(manager, manager.get_configuration(base), dataset)
+        return channels, manager.get_label_manager(dataset).num_segmentation_heads
+    except Exception as error:  # plans may be edited by hand
+        raise UserError(
+            f"channels and classes of {base} can't be read from {path} and dataset.json beside it "
+            f"({type(error).__name__}: {error}): plan the dataset anew"
+        ) from error
 
 
 def add_network_configuration(
@@ -171,7 +190,7 @@ def add_network_configuration(
     if gpu_memory is not None and batch_size is not None:
         raise UserError("--gpu-memory chooses the batch size, and --batch gives it: leave one of them out")
     dataset = read_json(path.parent / "dataset.json", what="the dataset's description", schema=schemas.DATASET)
-    channels, classes = _channels_and_classes(plans, dataset, base)
+    channels, classes = _channels_and_classes(plans, dataset, base, path)
 
     architecture = parent.get("architecture") or {}
     named = network_of_architecture(architecture) if network is None else _found(network, settings or {}, architecture)

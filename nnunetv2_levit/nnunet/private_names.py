@@ -558,7 +558,55 @@ PLANS_ROWS = (
     ),
 )
 
-ROWS = (*TRAINER_ROWS, *WRAPPED_ROWS, *TRAINING_ROWS, *PREDICTION_ROWS, *PLANS_ROWS)
+ANY_NETWORK_ROWS = (
+    Row(
+        "nnunetv2.utilities.get_network_from_plans.get_network_from_plans",
+        Use.COPIED,
+        "any_network.adapter has the constructor that it calls, and configure writes what it reads",
+        parameters=(
+            "arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels, allow_init, "
+            "deep_supervision",
+        ),
+        says=(
+            "pydoc.locate(network_class)",
+            "architecture_kwargs['deep_supervision'] = deep_supervision",
+            "input_channels=input_channels",
+            "num_classes=output_channels",
+        ),
+    ),
+    Row(
+        f"{TRAINER}.set_deep_supervision_enabled",
+        Use.COPIED,
+        "the adapter's decoder is itself",
+        says=("mod.decoder.deep_supervision = enabled",),
+    ),
+    Row(
+        f"{TRAINER}._get_deep_supervision_scales",
+        Use.COPIED,
+        "the adapter's strides are those from which this computes its scales",
+        says=("self.configuration_manager.pool_op_kernel_sizes), axis=0))[:-1]",),
+    ),
+    Row(
+        f"{TRAINER}._build_loss",
+        Use.COPIED,
+        "the adapter gives the last output twice, as the last weight is 0",
+        says=("weights[-1] = 0", "weights / weights.sum()"),
+    ),
+    Row(
+        f"{PLANS}.ConfigurationManager.pool_op_kernel_sizes",
+        Use.COPIED,
+        "where stock trainers read the strides",
+        says=(),
+    ),
+    Row(
+        "nnunetv2.experiment_planning.experiment_planners.default_experiment_planner.ExperimentPlanner.__init__",
+        Use.COPIED,
+        "no batch holds more of the training voxels, in network_configurations.py",
+        says=("self.max_dataset_covered = 0.05", "self.UNet_min_batch_size = 2"),
+    ),
+)
+
+ROWS = (*TRAINER_ROWS, *WRAPPED_ROWS, *TRAINING_ROWS, *PREDICTION_ROWS, *PLANS_ROWS, *ANY_NETWORK_ROWS)
 
 
 def located(name: str) -> Any:

@@ -128,12 +128,7 @@ class HybridTrainer(nnUNetTrainer):
                 f"{cls.__name__} trains 2D networks and this configuration has the 3D patch size {patch_size}: "
                 "use the configuration 2d, or one made from it by `nnunetv2_levit configure`"
             )
-        if getattr(configuration_manager, "network_arch_class_name", None) == ADAPTER:
-            raise UserError(
-                f"{cls.__name__} trains a network of its own, and this configuration names another one "
-                f"({configuration_manager.network_arch_init_kwargs['network']}): use a trainer of the plans' network, "
-                "such as HybridRecipeTrainer or nnUNetTrainer, or another configuration"
-            )
+        cls.check_network_of_plans(configuration_manager)
         network = create(
             cls.network_name,
             in_channels=num_input_channels,
@@ -143,6 +138,16 @@ class HybridTrainer(nnUNetTrainer):
         )
         network.deep_supervision = enable_deep_supervision
         return network
+
+    @classmethod
+    def check_network_of_plans(cls, configuration_manager: Any) -> None:
+        """Raise a UserError where `configure --network` chose a network that this trainer would not train."""
+        if getattr(configuration_manager, "network_arch_class_name", None) == ADAPTER:
+            raise UserError(
+                f"{cls.__name__} trains a network of its own, and this configuration names another one "
+                f"({configuration_manager.network_arch_init_kwargs.get('network')}): use a trainer of the plans' "
+                "network, such as HybridRecipeTrainer or nnUNetTrainer, or another configuration"
+            )
 
     def initialize(self) -> None:
         super().initialize()

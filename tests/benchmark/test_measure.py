@@ -11,6 +11,7 @@ from nnunetv2_levit.benchmark.memory import peak_memory
 from nnunetv2_levit.benchmark.networks import build
 from nnunetv2_levit.benchmark.steps import make_step
 from nnunetv2_levit.benchmark.timing import interleaved
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import create
 from nnunetv2_levit.network_architectures.layers import upsampled_convolution
 
@@ -122,3 +123,12 @@ def test_a_missing_gpu_is_one_sentence(capsys):
     with pytest.raises(SystemExit):
         cli.main(["benchmark", "--device", "cuda"])
     assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_any_network_is_built_within_the_adapter():
+    name = "tests.network_check.broken_networks:MultiplesOf16"
+    network = build(name, in_channels=2, num_classes=3, patch_size=(40, 56)).eval()
+    with torch.no_grad():
+        assert network(torch.randn(1, 2, 40, 56)).shape == (1, 3, 40, 56)
+    with pytest.raises(UserError, match="needs the package nowhere"):
+        build("nowhere.nets:Net", in_channels=2, num_classes=3, patch_size=(40, 56))

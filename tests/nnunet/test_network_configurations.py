@@ -185,6 +185,19 @@ def test_a_bad_call_changes_nothing(fault, capsys, plans_file):
     assert snapshot(plans_file.parent) == before
 
 
+def test_plans_that_were_edited_by_hand_are_one_sentence(capsys, plans_file):
+    name, _, _ = configured(capsys, plans_file, "--network", f"{MODULE}:Good")
+    whole = json.loads(plans_file.read_text())
+    keywords = whole["configurations"][name]["architecture"]["arch_kwargs"]
+    del keywords["arguments"]
+    plans_file.write_text(json.dumps(whole))
+    assert_refused(run(capsys, "configure", "-d", "27", "--from", name, "--patch", "64", "64"), "without a network")
+    whole["label_manager"] = "NoManager"
+    plans_file.write_text(json.dumps(whole))
+    flags = ("--network", f"{MODULE}:Good", "--name", "other")
+    assert_refused(run(capsys, "configure", "-d", "27", *flags), "channels and classes", "plan the dataset anew")
+
+
 def test_a_configuration_is_replaced_when_asked_alone(capsys, plans_file):
     good = ("--network", f"{MODULE}:Good", "--name", "mine")
     configured(capsys, plans_file, *good)

@@ -13,6 +13,8 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 
 from nnunetv2_levit.any_network import ADAPTER
 from nnunetv2_levit.any_network.adapter import ONE_OUTPUT, AdaptedNetwork
+from nnunetv2_levit.cli.train import checked_arguments
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.trainers.naming import trainer_class
 from tests.conftest import DATASET_ID
 from tests.network_check import broken_networks as nets
@@ -66,3 +68,21 @@ def test_a_step_is_one_of_the_full_resolution_alone(cls, plans_and_dataset):
         assert np.isfinite(trainer.validation_step(batch)["loss"])
     trainer.set_deep_supervision_enabled(False)  # as for the final validation, which predicts
     assert trainer.network(images).shape[1] == len(dataset["labels"])
+
+
+@pytest.mark.parametrize("trainer", ["nnUNetTrainer", "HybridRecipeTrainer"])
+def test_a_missing_package_is_known_before_the_training(trainer, plans_and_dataset, preprocessed):
+    plans, _ = plans_and_dataset
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["network"] = "nowhere.nets.Net"
+    plans["plans_name"] = "elsewhere"
+    (folder,) = Path(preprocessed["nnUNet_preprocessed"]).glob(f"Dataset{DATASET_ID:03d}_*")
+    file = folder / "elsewhere.json"
+    file.write_text(json.dumps(plans))
+    words = [str(DATASET_ID), "2d", "0", "-p", "elsewhere", "-device", "cpu", "-tr"]
+    try:
+        with pytest.raises(UserError, match="needs the package nowhere"):
+            checked_arguments([*words, trainer])
+        with pytest.raises(UserError, match="trains a network of its own"):
+            checked_arguments([*words, "LeViTUNetTrainer"])
+    finally:
+        file.unlink()

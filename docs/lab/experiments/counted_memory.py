@@ -4,7 +4,8 @@
 
 Each measurement is a process of its own: two steps of Dice and cross-entropy with SGD. On a CPU, in fp32, it is the
 growth of the process's resident memory, read every millisecond, with small blocks given back to the system at once
-(glibc's MALLOC_MMAP_THRESHOLD_). On a GPU, in autocast to fp16, it is the most that torch had allocated, weights included.
+(glibc's MALLOC_MMAP_THRESHOLD_). On a GPU, in autocast to fp16, it is the most that torch had allocated, weights
+included.
 """
 
 import argparse
