@@ -192,7 +192,7 @@ def _difference(rows: Sequence[dict[str, Any]], key: str, metric: str, patients:
 
 
 def conclusion(rows: Sequence[dict[str, Any]], *, margin: float, several_stages: bool, model: str) -> dict[str, Any]:
-    """How many of the last blocks may go, the sentence that says so, and the command that does it.
+    """How many of the last blocks (of the longest stage) may go, the sentence that says so, and the command for it.
 
     They may go as long as the lower end of Dice's interval (the mean, where too few patients make one) stays above
     minus ``margin``, without and with every smaller number.
@@ -200,7 +200,6 @@ def conclusion(rows: Sequence[dict[str, Any]], *, margin: float, several_stages:
     cumulative = sorted(
         (row for row in rows if row["series"] == "cumulative" and row["what"] == "block"), key=lambda row: -row["kept"]
     )
-    where = " of each stage" if several_stages else ""
     allowed = None
     for row in cumulative:
         change = row["dice"]
@@ -218,13 +217,17 @@ def conclusion(rows: Sequence[dict[str, Any]], *, margin: float, several_stages:
         return f"{100 * change['mean']:+.1f} Dice{interval}"
 
     if allowed is None:
-        sentence = f"no block may go: without the last block{where}, {text(cumulative[0])}"
-        return {"blocks_that_may_go": 0, "sentence": sentence, "command": None}
-    gone = cumulative[0]["kept"] + 1 - allowed["kept"]
-    blocks = f"the last {gone} blocks{where} may go" if gone > 1 else f"the last block{where} may go"
-    if allowed["kept"] == 0:
+        least = cumulative[0]
+        without = f"with {least['title']}" if several_stages else "without the last block"
+        return {"blocks_that_may_go": 0, "sentence": f"no block may go: {without}, {text(least)}", "command": None}
+    gone, kept = cumulative[0]["kept"] + 1 - allowed["kept"], allowed["kept"]
+    if kept == 0:
         blocks = "all transformer blocks may go (truncate keeps 1)"
-    command = f"nnunetv2_levit truncate -m {model} --blocks {max(1, allowed['kept'])} -o {model}_truncated"
+    elif several_stages:
+        blocks = f"all but the first {f'{kept} blocks' if kept > 1 else 'block'} of each stage may go"
+    else:
+        blocks = f"the last {gone} blocks may go" if gone > 1 else "the last block may go"
+    command = f"nnunetv2_levit truncate -m {model} --blocks {max(1, kept)} -o {model}_truncated"
     return {"blocks_that_may_go": gone, "sentence": f"{blocks}: {text(allowed)}", "command": command}
 
 
