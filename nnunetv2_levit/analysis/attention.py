@@ -164,7 +164,7 @@ def as_text(result: dict[str, Any], output: Path) -> str:
         "outside the transformer blocks"
     ]
     if study := result.get("knock_out"):
-        lines.append(study["sentence"])
+        lines += [study["sentence"], study["without_attention"]]
         if study["command"]:
             lines.append(f"  {study['command']}")
     lines.append(f"read {output / 'attention.html'}")

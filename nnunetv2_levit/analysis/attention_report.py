@@ -118,6 +118,7 @@ def write_knock_out(result: dict[str, Any], output: Path) -> list[str | Picture]
     picture = output / "knock_out.png"
     write_whole(picture, lambda target: draw_knock_out(result, target))
     lines = [f"## Which blocks are needed\n\n**{markdown_text(result['sentence'])}**"]
+    lines.append(markdown_text(result["without_attention"][:1].upper() + result["without_attention"][1:]) + ".")
     if result["command"]:
         lines.append(f"    {result['command']}")
     if result["needs_fine_tuning"]:

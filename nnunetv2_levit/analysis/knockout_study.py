@@ -191,8 +191,18 @@ def _difference(rows: Sequence[dict[str, Any]], key: str, metric: str, patients:
     }
 
 
+def _dice_text(row: dict[str, Any]) -> str:
+    """The change of Dice in points, with its interval."""
+    change = row["dice"]
+    if change["mean"] is None:
+        return "no Dice is defined"
+    ends = change["ci95"]
+    interval = f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]" if ends else " (too few patients for an interval)"
+    return f"{100 * change['mean']:+.1f} Dice{interval}"
+
+
 def conclusion(rows: Sequence[dict[str, Any]], *, margin: float, several_stages: bool, model: str) -> dict[str, Any]:
-    """How many of the last blocks may go, the sentence that says so, and the command that does it.
+    """How many of the last blocks (of the longest stage) may go, the sentence that says so, and the command for it.
 
     They may go as long as the lower end of Dice's interval (the mean, where too few patients make one) stays above
     minus ``margin``, without and with every smaller number.
@@ -200,7 +210,6 @@ def conclusion(rows: Sequence[dict[str, Any]], *, margin: float, several_stages:
     cumulative = sorted(
         (row for row in rows if row["series"] == "cumulative" and row["what"] == "block"), key=lambda row: -row["kept"]
     )
-    where = " of each stage" if several_stages else ""
     allowed = None
     for row in cumulative:
         change = row["dice"]
@@ -209,23 +218,23 @@ def conclusion(rows: Sequence[dict[str, Any]], *, margin: float, several_stages:
             break
         allowed = row
 
-    def text(row: dict[str, Any]) -> str:
-        change = row["dice"]
-        if change["mean"] is None:
-            return "no Dice is defined"
-        ends = change["ci95"]
-        interval = f" [{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]" if ends else " (too few patients for an interval)"
-        return f"{100 * change['mean']:+.1f} Dice{interval}"
-
     if allowed is None:
-        sentence = f"no block may go: without the last block{where}, {text(cumulative[0])}"
-        return {"blocks_that_may_go": 0, "sentence": sentence, "command": None}
-    gone = cumulative[0]["kept"] + 1 - allowed["kept"]
-    blocks = f"the last {gone} blocks{where} may go" if gone > 1 else f"the last block{where} may go"
-    if allowed["kept"] == 0:
+        least = cumulative[0]
+        without = f"with {least['title']}" if several_stages else "without the last block"
+        return {
+            "blocks_that_may_go": 0,
+            "sentence": f"no block may go: {without}, {_dice_text(least)}",
+            "command": None,
+        }
+    gone, kept = cumulative[0]["kept"] + 1 - allowed["kept"], allowed["kept"]
+    if kept == 0:
         blocks = "all transformer blocks may go (truncate keeps 1)"
-    command = f"nnunetv2_levit truncate -m {model} --blocks {max(1, allowed['kept'])} -o {model}_truncated"
-    return {"blocks_that_may_go": gone, "sentence": f"{blocks}: {text(allowed)}", "command": command}
+    elif several_stages:
+        blocks = f"all but the first {f'{kept} blocks' if kept > 1 else 'block'} of each stage may go"
+    else:
+        blocks = f"the last {gone} blocks may go" if gone > 1 else "the last block may go"
+    command = f"nnunetv2_levit truncate -m {model} --blocks {max(1, kept)} -o {model}_truncated"
+    return {"blocks_that_may_go": gone, "sentence": f"{blocks}: {_dice_text(allowed)}", "command": command}
 
 
 class _Progress:
@@ -261,6 +270,12 @@ def _stored(file: Path, made_with: dict[str, Any]) -> dict[str, Any] | None:
         return None
     row: dict[str, Any] = read_json(file, what="a case of a knock-out study", schema=schemas.KNOCK_OUT_CASE)
     return row if row["made_with"] == made_with else None
+
+
+def without_attention(rows: Sequence[dict[str, Any]]) -> str:
+    """The sentence about the network whose blocks all attend to themselves alone (LeViT's subsamplings stay)."""
+    (row,) = (row for row in rows if row["series"] == "cumulative" and row["what"] == "attention" and row["kept"] == 0)
+    return f"with the attention of all blocks replaced by the identity, {_dice_text(row)}"
 
 
 def knock_out_study(
@@ -341,6 +356,7 @@ def _summary(
         "several_stages": several,
         "baseline": {metric: _difference(rows, BASELINE, metric, patients) for metric in METRICS},
         "knock_outs": results,
+        "without_attention": without_attention(results),
         **conclusion(results, margin=margin, several_stages=several, model=str(model.trained.path)),
         "needs_fine_tuning": getattr(model.network, "truncated", True) is False,
     }

@@ -22,6 +22,7 @@ OPACITY = 0.6
 LEAST_OPACITY, MOST_OPACITY = 0.25, 0.65  # of the smallest and largest values, so that the image shows
 OUTSIDE_COLOUR = "#00e5ff"  # of queries that stand for no structure
 COLUMNS = 6  # of maps side by side, about
+TRAINED = "#4b2e83"  # no colour of a structure
 KNOCK_OUT_COLOURS = {"attention": "C0", "block": "C3"}
 KNOCK_OUT_NAMES = {"attention": "attention replaced by the identity", "block": "whole block skipped"}
 
@@ -211,8 +212,8 @@ def draw_layer_numbers(layers: Sequence[Mapping[str, Any]], *, structures: Seque
     for axis, (label, key) in zip(axes[0], panels, strict=False):
         for place, layer in zip(places, layers, strict=True):
             heads = layer[key]["heads"]
-            axis.plot([place] * len(heads), heads, ".", color="C0", alpha=0.35, markersize=4)
-        axis.plot(places, [_mean(layer[key]) for layer in layers], "-", color="C0")
+            axis.plot([place] * len(heads), heads, ".", color=TRAINED, alpha=0.3, markersize=4)
+        axis.plot(places, [_mean(layer[key]) for layer in layers], "-", color=TRAINED)
         axis.plot(places, [_mean(layer["uniform"][key]) for layer in layers], "--", color="black", linewidth=1)
         axis.plot(places, [_mean(layer["untrained"][key]) for layer in layers], ":", color="C3")
         axis.set(ylabel=label)
@@ -233,15 +234,15 @@ def draw_layer_numbers(layers: Sequence[Mapping[str, Any]], *, structures: Seque
         axis = axes[0, -1]
         ratios = [(layer.get("branch_norms") or {}).get("attention_over_convolution") for layer in layers]
         untrained = [(layer.get("untrained_branch_norms") or {}).get("attention_over_convolution") for layer in layers]
-        axis.plot(places, [nan if value is None else value for value in ratios], ".-", color="C0")
+        axis.plot(places, [nan if value is None else value for value in ratios], ".-", color=TRAINED)
         axis.plot(places, [nan if value is None else value for value in untrained], ":", color="C3")
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set(ylabel="norm of attention / norm of convolution")
         axis.set_ylim(bottom=0)
         _layer_axis(axis, titles)
     handles = [
-        Line2D([], [], color="C0", label="trained: mean of the heads"),
-        Line2D([], [], color="C0", marker=".", linestyle="", alpha=0.5, label="a head"),
+        Line2D([], [], color=TRAINED, label="trained: mean of the heads"),
+        Line2D([], [], color=TRAINED, marker=".", linestyle="", alpha=0.5, label="a head"),
         Line2D([], [], color="black", linestyle="--", linewidth=1, label="uniform attention"),
         Line2D([], [], color="C3", linestyle=":", label="untrained network"),
         *(Line2D([], [], color=colours[name], label=figure_label(name)) for name in structures),
@@ -295,7 +296,7 @@ def draw_knock_out(result: Mapping[str, Any], target: Path) -> None:
     base = result["baseline"]
     before = base["dice"]["mean"]
     dice = "–" if before is None or isnan(before) else f"{100 * before:.1f} %"
-    figure.suptitle(figure_label(f"{result['trainer']}: mean DSC {dice} before, {result['cases']} cases"), fontsize=10)
+    figure.suptitle(f"{figure_label(result['trainer'])}: mean DSC {dice} before, {result['cases']} cases", fontsize=10)
     handles: list[Patch | Line2D] = [
         Line2D([], [], color=colour, marker="o", label=KNOCK_OUT_NAMES[what])
         for what, colour in KNOCK_OUT_COLOURS.items()

@@ -134,6 +134,7 @@ def test_the_knock_out_measures_what_predict_and_evaluate_do_and_is_resumed(mode
     assert first["patients"] == 2
     assert all(row["dice"]["ci95"] is not None for row in first["knock_outs"])
 
+    assert first["without_attention"].startswith("with the attention of all blocks replaced by the identity, ")
     page = write_knock_out(first, out)
     assert first["sentence"].split(":")[0] in page[0]
     assert (out / "knock_out.png").is_file()

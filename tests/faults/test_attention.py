@@ -8,7 +8,7 @@ from tests.analysis.test_attention_command import write_labels
 from tests.inference.model_folders import write_case, write_model_folder
 from tests.support.faults import assert_refused, run, snapshot
 
-TRAINER = "TransFuseTrainer_blocks1"
+TRAINER = "LeViTUNetTrainer_128s_blocks1"
 OTHERS = {
     "cnn": ("nnUNetTrainer", (32, 32)),
     "3d": ("nnUNetTrainer", (16, 32, 32)),
