@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_levit.any_network.shapes import outputs_of
 from nnunetv2_levit.network_check.subject import CLASSES, Subject, calibrated, images, randomised
 
 SMALL = (32, 48)  # half precision is slow on a CPU
@@ -122,9 +123,14 @@ def deep_supervision(subject: Subject) -> str:
 
 def gradients(subject: Subject) -> str:
     """Every parameter receives a gradient: training on several GPUs stops at one that does not."""
-    network = subject.build().train()
-    network(images(2)).square().mean().backward()
-    without = [name for name, value in network.network.named_parameters() if value.requires_grad and value.grad is None]
+    network = subject.build_trained().train()
+    outputs = outputs_of(network(images(2))).values()
+    torch.stack([output.square().mean() for output in outputs]).sum().backward()
+    without = [
+        name.removeprefix("network.")
+        for name, value in network.named_parameters()
+        if value.requires_grad and value.grad is None
+    ]
     if without:
         more = f" and {len(without) - 1} more" if len(without) > 1 else ""
         raise BrokenRuleError(

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.any_network.adaptation import Adaptation
 from nnunetv2_levit.any_network.adapter import ONE_OUTPUT, AdaptedNetwork, scales_of, strides_of_scales
-from nnunetv2_levit.any_network.names import NamedNetwork
+from nnunetv2_levit.any_network.names import NamedNetwork, locate_class
+from nnunetv2_levit.any_network.nnunet_class import why_not_direct
+from nnunetv2_levit.network_architectures import REGISTRY
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 
 SIZE: Grid = (64, 64)
@@ -50,6 +52,17 @@ class Subject:
             strides=strides,
             deep_supervision=deep_supervision,
         )
+
+    def build_trained(self) -> nn.Module:
+        """The network that training sees: with its own deep supervision where plans name the class itself."""
+        network = self.network
+        if network.target in REGISTRY:
+            return self.build()
+        if why_not_direct(locate_class(network.target, name=network.name), network) is not None:
+            return self.build()
+        torch.manual_seed(0)
+        supervised = NamedNetwork(network.name, network.target, {**network.arguments, "deep_supervision": True})
+        return supervised.build(channels=1, classes=CLASSES, image_size=SIZE)
 
 
 def images(batch: int = 2, *, channels: int = 1, image_size: Grid = SIZE, seed: int = 0) -> Tensor:

@@ -115,7 +115,8 @@ def labels_of(folder: Path) -> dict[str, np.ndarray]:
 def same_labels(ours: Path, theirs: Path) -> float:
     """Share of voxels with the same label in two folders of the same cases."""
     first, second = labels_of(ours), labels_of(theirs)
-    assert first.keys() == second.keys() and first
+    assert first
+    assert first.keys() == second.keys()
     return float(np.mean([np.mean(first[name] == second[name]) for name in first]))
 
 
@@ -135,10 +136,7 @@ class Runs:
         flags = [flag for setting in settings for flag in ("--set", setting)]
         if check:
             planned = ["--set", "strides=[[1,1],[2,2],[2,2],[2,2]]"] if name == RESENC else []
-            if name == RESENC:
-                flags_of_check = [*flags, *planned, *resenc_settings()]
-            else:
-                flags_of_check = flags
+            flags_of_check = [*flags, *planned, *(resenc_settings() if name == RESENC else [])]
             words = ["nnunetv2_levit", "check-network", name, *flags_of_check, "--skip", "cost", "--json", "-o", result]
             row["steps"]["check-network"] = command(words, log)
             if result.is_file():
@@ -163,6 +161,8 @@ class Runs:
         direct = row["named"] != "nnunetv2_levit.any_network.adapter.AdaptedNetwork"
         onnx = self.work / f"{configuration}.onnx"
         model = self.results() / f"{TRAINER}__nnUNetPlans__{configuration}"
+        evaluate: list[object] = ["nnUNetv2_evaluate_folder", self.truth, out / "nnunet", "-np", "1"]
+        evaluate += ["-djfile", self.dataset / "dataset.json", "-pfile", self.dataset / "nnUNetPlans.json"]
         steps: list[tuple[str, list[object], dict]] = [
             ("train fold 0", [*train, 0, *last], {"EPOCHS": "1"}),
             ("resume fold 0", [*train, 0, *last, "--c"], {"EPOCHS": "2"}),
@@ -170,8 +170,7 @@ class Runs:
             ("nnUNetv2_predict", ["nnUNetv2_predict", *predict, "-o", out / "nnunet"], {"EPOCHS": "1"}),
             (
                 "nnUNetv2_evaluate_folder",
-                ["nnUNetv2_evaluate_folder", self.truth, out / "nnunet", "-djfile", self.dataset / "dataset.json"]
-                + ["-pfile", self.dataset / "nnUNetPlans.json", "-np", "1"],
+                evaluate,
                 {},
             ),
             ("nnunetv2_levit predict", ["nnunetv2_levit", "predict", *predict, "-o", out / "ours"], {"EPOCHS": "1"}),
