@@ -1,9 +1,11 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nnunetv2_levit.network_architectures.layers.attention_bias import (
     BIAS_POLICIES,
     expand_attention_bias,
+    expand_relative_position_bias,
     resize_attention_bias_table,
 )
 
@@ -54,3 +56,14 @@ def test_wrong_arguments_are_refused():
         resize_attention_bias_table(table(1, 2, 2), old_grid=(2, 2), new_grid=(3, 3), policy="nearest")
     with pytest.raises(ValueError, match="4 offsets"):
         resize_attention_bias_table(table(1, 2, 2), old_grid=(3, 3), new_grid=(3, 3))
+
+
+def test_what_was_computed_on_shapes_alone_leaves_no_constant_behind():
+    """Fake tensors have no numbers: one that was kept would spoil each later call in the process."""
+    window = (5, 9)  # of no other test: nothing is kept for it yet
+    table = torch.rand(9 * 17, 2)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        expand_relative_position_bias(table, window=window)
+    bias = expand_relative_position_bias(table, window=window)
+    # of the query in row 1, column 2 and the key in row 4, column 8: rows -3 + 4, columns -6 + 8 of the table
+    assert torch.equal(bias[:, 1 * 9 + 2, 4 * 9 + 8], table[1 * 17 + 2])

@@ -1,7 +1,6 @@
 """Tensors that follow from sizes alone (interpolation matrices, offsets between tokens), built once for each device."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,8 @@ from torch import Tensor
 
 LARGEST_SIDE = 4096
 _NUMBERS = tuple(range(LARGEST_SIDE + 1))
+MOST_KEPT = 512
+_kept: dict[tuple[Any, ...], Tensor] = {}
 
 
 def plain_number(side: int) -> int:
@@ -28,17 +29,22 @@ def _build(
         return torch.from_numpy(build(*sizes)).to(device, dtype)
 
 
-_cached = lru_cache(maxsize=512)(_build)
-
-
 @torch.compiler.assume_constant_result
 def size_constant(
     build: Callable[..., np.ndarray], sizes: tuple[Any, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """``build(*sizes)`` as a tensor; ``sizes`` must be hashable, of numbers as `plain_number` gives them.
 
-    Not cached while a graph is traced: a fake tensor would stay behind.
+    Not kept while a graph is traced or shapes alone are computed: a fake tensor would stay behind.
     """
     if torch.compiler.is_compiling():
         return _build(build, sizes, dtype, device)
-    return _cached(build, sizes, dtype, device)
+    key = (build, sizes, dtype, device)
+    constant = _kept.get(key)
+    if constant is None:
+        constant = _build(build, sizes, dtype, device)
+        if type(constant) is Tensor:
+            if len(_kept) >= MOST_KEPT:
+                _kept.clear()
+            _kept[key] = constant
+    return constant
