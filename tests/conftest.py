@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -114,21 +115,32 @@ def nnunet_environment(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def preprocessed(tmp_path_factory, worker_id) -> dict[str, str]:
-    """Environment of a phantom dataset, converted, planned and preprocessed, with the configuration 2d_p48x40.
+def made_once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Function from a name and what fills a folder to such a folder.
 
-    The first process of the tests that needs it makes it; each process works on a copy of its own.
+    The first process of the tests that needs it fills it; each process gets a copy of its own.
     """
     base = tmp_path_factory.getbasetemp()
-    shared = (base if worker_id == "master" else base.parent) / "phantom"
-    with FileLock(shared.with_suffix(".lock")):
-        if not shared.exists():
-            partial = shared.with_suffix(".partial")
-            _plan_phantom(partial)
-            partial.rename(shared)
-    root = tmp_path_factory.mktemp("nnunet") / "phantom"
-    shutil.copytree(shared, root)
-    return nnunet_environment(root)
+    base = base if worker_id == "master" else base.parent
+
+    def copy_of(name: str, make: Callable[[Path], None]) -> Path:
+        shared, partial = base / name, base / f"{name}.partial"
+        with FileLock(base / f"{name}.lock"):
+            if not shared.exists():
+                shutil.rmtree(partial, ignore_errors=True)  # of a test that failed
+                make(partial)
+                partial.rename(shared)
+        own = tmp_path_factory.mktemp("own") / name
+        shutil.copytree(shared, own)
+        return own
+
+    return copy_of
+
+
+@pytest.fixture(scope="session")
+def preprocessed(made_once) -> dict[str, str]:
+    """Environment of a phantom dataset, converted, planned and preprocessed, with the configuration 2d_p48x40."""
+    return nnunet_environment(made_once("phantom", _plan_phantom))
 
 
 def _plan_phantom(root: Path) -> None:

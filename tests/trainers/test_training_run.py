@@ -44,15 +44,22 @@ def arguments(fold):
 
 
 @pytest.fixture(scope="module")
-def trained(preprocessed):
-    """Folder of the trained model: fold 1 trained in one go, fold 0 killed after its first epoch and resumed."""
-    (dataset,) = Path(preprocessed["nnUNet_raw"]).glob("Dataset*")
-    model = Path(preprocessed["nnUNet_results"]) / dataset.name / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}"
-    call_program("nnUNetv2_train", *arguments(1), environment={**preprocessed, "nnUNet_n_proc_DA": "0"})
+def trained(preprocessed, made_once):
+    """Folder of the trained model: fold 1 trained in one go, fold 0 killed after its first epoch and resumed.
+
+    Also the environment that it belongs to, and what nnUNetv2_train said as it resumed.
+    """
+    results = made_once("trained", lambda folder: _train_and_resume({**preprocessed, "nnUNet_results": str(folder)}))
+    (model,) = results.glob(f"*/{TRAINER}__nnUNetPlans__{CONFIGURATION}")
+    return model, {**preprocessed, "nnUNet_results": str(results)}, (results / "resumed.txt").read_text()
+
+
+def _train_and_resume(environment):
+    call_program("nnUNetv2_train", *arguments(1), environment={**environment, "nnUNet_n_proc_DA": "0"})
 
     process = subprocess.Popen(
         [sys.executable, "-c", HALTING_TRAINING, *arguments(0)],
-        env={**os.environ, **preprocessed},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -66,16 +73,18 @@ def trained(preprocessed):
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "".join(said)
     process.stdout.close()
+    results = Path(environment["nnUNet_results"])
+    (model,) = results.glob(f"*/{TRAINER}__nnUNetPlans__{CONFIGURATION}")
     assert (model / "fold_0" / "checkpoint_best.pth").is_file()  # written at the end of the first epoch
     assert not (model / "fold_0" / "checkpoint_final.pth").exists()
-    resumed = run_program("nnUNetv2_train", *arguments(0), "--c", environment=preprocessed)
+    resumed = run_program("nnUNetv2_train", *arguments(0), "--c", environment=environment)
     assert resumed.returncode == 0, resumed.stdout
-    return model, resumed.stdout
+    (results / "resumed.txt").write_text(resumed.stdout)
 
 
 @pytest.mark.slow
 def test_a_resumed_training_has_the_epochs_and_rates_of_an_uninterrupted_one(trained):
-    model, output = trained
+    model, _, output = trained
     resumed, whole = (
         torch.load(model / f"fold_{fold}" / "checkpoint_final.pth", weights_only=False) for fold in (0, 1)
     )
@@ -94,13 +103,14 @@ def test_a_resumed_training_has_the_epochs_and_rates_of_an_uninterrupted_one(tra
 
 @pytest.mark.slow
 def test_the_final_validation_wrote_its_metrics(trained):
-    model, _ = trained
+    model, _, _ = trained
     assert all((model / f"fold_{fold}" / "validation" / "summary.json").is_file() for fold in (0, 1))
 
 
 @pytest.mark.slow
-def test_two_folds_predict_together(trained, preprocessed, tmp_path):
-    (dataset,) = Path(preprocessed["nnUNet_raw"]).glob("Dataset*")
+def test_two_folds_predict_together(trained, tmp_path):
+    _, environment, _ = trained
+    (dataset,) = Path(environment["nnUNet_raw"]).glob("Dataset*")
     images = tmp_path / "images"
     images.mkdir()
     source = sorted((dataset / "imagesTr").iterdir())[0]
@@ -114,11 +124,11 @@ def test_two_folds_predict_together(trained, preprocessed, tmp_path):
             *("-tr", TRAINER, "-device", "cpu", "-npp", workers, "-nps", workers, "--save_probabilities"),
         )
         if workers:
-            done = run_program(*command, environment=preprocessed)
+            done = run_program(*command, environment=environment)
             assert done.returncode == 0, done.stdout
             said = done.stdout
         else:
-            said = call_program(*command, environment=preprocessed)
+            said = call_program(*command, environment=environment)
         assert "nnunetv2_levit_plugin" in said  # found through the environment variable
         (path,) = out.glob("*.npz")
         probabilities[folds] = np.load(path)["probabilities"]
@@ -147,12 +157,12 @@ def test_without_the_plugin_nnunet_finds_no_trainer_and_a_wrong_name_is_explaine
 
 
 @pytest.mark.slow
-def test_find_best_configuration_accepts_the_trained_model(trained, preprocessed):
-    model, _ = trained
+def test_find_best_configuration_accepts_the_trained_model(trained):
+    model, environment, _ = trained
     call_program(
         *("nnUNetv2_find_best_configuration", DATASET_ID, "-tr", TRAINER, "-c", CONFIGURATION, "-f", 0, 1),
         *("-np", 1, "--disable_ensembling"),
-        environment=preprocessed,
+        environment=environment,
     )
     assert (model.parent / "inference_instructions.txt").is_file()
 
