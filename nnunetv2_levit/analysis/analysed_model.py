@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_levit.any_network.adapter import AdaptedNetwork
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.inference.backends import Backend
 from nnunetv2_levit.inference.batching import BatchRunner
@@ -35,7 +36,8 @@ class AnalysedModel:
 
     @property
     def network(self) -> nn.Module:
-        return self.trained.network
+        """The trained network; that within the adapter, where patches go through the adapter as they are."""
+        return _without_adapter(self.trained.network, self.patch_size)
 
     @property
     def patch_size(self) -> tuple[int, int]:
@@ -65,7 +67,7 @@ class AnalysedModel:
                 in_channels=self.trained.in_channels,
                 num_classes=self.trained.labels.num_segmentation_heads,
             )
-        return network.eval().to(self.device)
+        return _without_adapter(network.eval().to(self.device), self.patch_size)
 
     def head_of(self, structure: str) -> int:
         """Output channel of a structure: nnU-Net has one for each label, or for each region."""
@@ -101,6 +103,13 @@ class AnalysedModel:
     def masks(self, labels: np.ndarray) -> dict[str, np.ndarray]:
         """Of a label map one mask for each structure."""
         return {name: np.isin(labels, values) for name, values in self.structures.items()}
+
+
+def _without_adapter(network: nn.Module, patch_size: tuple[int, int]) -> nn.Module:
+    """The network that computes the same logits of patches without deep supervision."""
+    if isinstance(network, AdaptedNetwork) and not network.is_needed(patch_size):
+        return network.network
+    return network
 
 
 def load_analysed_model(

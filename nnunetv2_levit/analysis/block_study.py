@@ -21,7 +21,7 @@ from nnunetv2_levit.analysis.analysed_model import AnalysedModel, load_analysed_
 from nnunetv2_levit.analysis.attention_report import write_knock_out
 from nnunetv2_levit.analysis.knockout_study import BASELINE, check_margin, knock_out_study, validation_cases
 from nnunetv2_levit.analysis.transformer_blocks import require_blocks, stages
-from nnunetv2_levit.analysis.truncation import truncate
+from nnunetv2_levit.analysis.truncation import truncate, truncated_trainer
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.evaluate import evaluate
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
@@ -52,6 +52,7 @@ def _deepest(model: AnalysedModel) -> int:
 
 def _check(model: AnalysedModel, blocks: Sequence[int], iterations: int, output: Path) -> None:
     most = _deepest(model)
+    truncated_trainer(model.trained, most)
     for number in blocks:
         if not 1 <= number <= most:
             raise UserError(

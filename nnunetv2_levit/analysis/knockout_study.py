@@ -21,6 +21,7 @@ from nnunetv2_levit import schemas
 from nnunetv2_levit.analysis.analysed_model import IMAGES_AT_ONCE, AnalysedModel
 from nnunetv2_levit.analysis.knockout import KnockOut, ReusedParts, knock_outs, knocked_out, reusable_parts
 from nnunetv2_levit.analysis.transformer_blocks import TransformerBlock, stages
+from nnunetv2_levit.any_network.adapter import AdaptedNetwork
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.case_metrics import structure_metrics
 from nnunetv2_levit.evaluation.label_files import as_measured, ground_truth_of, patients_of, splits_of
@@ -201,11 +202,13 @@ def _dice_text(row: dict[str, Any]) -> str:
     return f"{100 * change['mean']:+.1f} Dice{interval}"
 
 
-def conclusion(rows: Sequence[dict[str, Any]], *, margin: float, several_stages: bool, model: str) -> dict[str, Any]:
+def conclusion(
+    rows: Sequence[dict[str, Any]], *, margin: float, several_stages: bool, model: str | None
+) -> dict[str, Any]:
     """How many of the last blocks (of the longest stage) may go, the sentence that says so, and the command for it.
 
     They may go as long as the lower end of Dice's interval (the mean, where too few patients make one) stays above
-    minus ``margin``, without and with every smaller number.
+    minus ``margin``, without and with every smaller number. No command for a ``model`` of None.
     """
     cumulative = sorted(
         (row for row in rows if row["series"] == "cumulative" and row["what"] == "block"), key=lambda row: -row["kept"]
@@ -233,7 +236,9 @@ def conclusion(rows: Sequence[dict[str, Any]], *, margin: float, several_stages:
         blocks = f"all but the first {f'{kept} blocks' if kept > 1 else 'block'} of each stage may go"
     else:
         blocks = f"the last {gone} blocks may go" if gone > 1 else "the last block may go"
-    command = f"nnunetv2_levit truncate -m {model} --blocks {max(1, kept)} -o {model}_truncated"
+    command = None
+    if model is not None:
+        command = f"nnunetv2_levit truncate -m {model} --blocks {max(1, kept)} -o {model}_truncated"
     return {"blocks_that_may_go": gone, "sentence": f"{blocks}: {_dice_text(allowed)}", "command": command}
 
 
@@ -332,6 +337,8 @@ def _summary(
     known = patients_of(names, labels.parent, pattern)
     patients = [known[name] for name in names]
     several = len(stages(blocks)) > 1
+    adapted = isinstance(model.trained.network, AdaptedNetwork)  # which truncate does not shorten
+    folder = str(model.trained.path)
     results = [
         {
             "key": item.key,
@@ -346,7 +353,7 @@ def _summary(
     ]
     return {
         "trainer": model.trained.trainer_name,
-        "model": str(model.trained.path),
+        "model": folder,
         "fold": model.fold,
         "cases": len(rows),
         "patients": len(set(patients)),
@@ -357,6 +364,6 @@ def _summary(
         "baseline": {metric: _difference(rows, BASELINE, metric, patients) for metric in METRICS},
         "knock_outs": results,
         "without_attention": without_attention(results),
-        **conclusion(results, margin=margin, several_stages=several, model=str(model.trained.path)),
+        **conclusion(results, margin=margin, several_stages=several, model=None if adapted else folder),
         "needs_fine_tuning": getattr(model.network, "truncated", True) is False,
     }

@@ -9,7 +9,9 @@ from timm.models.vision_transformer import Attention as VisionAttention
 from timm.models.vision_transformer import Block as VisionBlock
 from torch import nn
 
+from nnunetv2_levit.any_network.adapter import AdaptedNetwork
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_architectures.base import SegmentationNetwork
 from nnunetv2_levit.network_architectures.levit_unet.attention import Attention as LeViTAttention
 from nnunetv2_levit.network_architectures.levit_unet.encoder import Block as LeViTBlock
 from nnunetv2_levit.network_architectures.levit_unet.encoder import Subsampling
@@ -102,7 +104,10 @@ def _order(block: TransformerBlock) -> tuple[int, int]:
 
 
 def transformer_blocks(network: nn.Module) -> list[TransformerBlock]:
-    """All blocks with attention in the order in which an image passes them; none for a network without attention."""
+    """All blocks with attention in the order in which an image passes them; none for a network without attention, or
+    of another package, where the same layers of timm's may see other tokens."""
+    if not isinstance(network, SegmentationNetwork):
+        return []
     return sorted(_blocks(network), key=_order)
 
 
@@ -110,13 +115,21 @@ def require_blocks(network: nn.Module, name: str) -> list[TransformerBlock]:
     """The blocks of a network of which attention is asked.
 
     Raises:
-        UserError: it has none; ``name`` is that of its trainer.
+        UserError: it has none, or the adapter pads its patches; ``name`` is that of its trainer.
     """
     blocks = transformer_blocks(network)
     if not blocks:
+        inner = network.network if isinstance(network, AdaptedNetwork) else network
+        if inner is not network and transformer_blocks(inner):
+            raise UserError(
+                f"{name} trains {type(inner).__name__} on patches that the adapter pads, so that its tokens are not "
+                "those of the patch: give a model whose configuration says no size_multiple and smallest_size (the "
+                "networks of this package need none), or look at it by class activation (`nnunetv2_levit cam`)"
+            )
         raise UserError(
-            f"{name} trains a network without attention of this package: give a model of a transformer hybrid "
-            "(`nnunetv2_levit trainers` lists them), or look at it by class activation (`nnunetv2_levit cam`)"
+            f"{name} trains {type(inner).__name__}, a network without attention of this package: give a model of a "
+            "transformer hybrid (`nnunetv2_levit trainers` lists them), or look at it by class activation "
+            "(`nnunetv2_levit cam`)"
         )
     return blocks
 

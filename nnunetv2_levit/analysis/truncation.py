@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from nnunetv2_levit.any_network.adapter import AdaptedNetwork
 from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
@@ -41,12 +42,28 @@ def trained_folds(model: Path, checkpoint: str) -> list[str]:
     return folds
 
 
-def _truncated_network(trained: TrainedModel, blocks: int) -> tuple[str, nn.Module]:
-    """Name of the trainer with ``blocks`` blocks, and its network, initialised anew."""
+def truncated_trainer(trained: TrainedModel, blocks: int) -> str:
+    """Name of the trainer whose network has ``blocks`` blocks.
+
+    Raises:
+        UserError: the network is not the trainer's own, or has not that many blocks.
+    """
+    if isinstance(trained.network, AdaptedNetwork):
+        network = type(trained.network.network).__name__
+        raise UserError(
+            f"the plans name the network {network}, not the trainer {trained.trainer_name}, and a model is shortened "
+            "by its trainer's name: give a model of a trainer with a network (`nnunetv2_levit trainers` lists them)"
+        )
     truncated_name = getattr(trained.trainer, "truncated_name", None)
     if truncated_name is None:
         raise UserError(f"{trained.trainer_name} is no trainer of this package: it has no transformer blocks to count")
-    name = truncated_name(blocks)
+    name: str = truncated_name(blocks)
+    return name
+
+
+def _truncated_network(trained: TrainedModel, blocks: int) -> tuple[str, nn.Module]:
+    """Name of the trainer with ``blocks`` blocks, and its network, initialised anew."""
+    name = truncated_trainer(trained, blocks)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build_network(

@@ -86,6 +86,11 @@ class AdaptedNetwork(nn.Module):
             raise UserError(f"the strides of the adapted network {network} are {expected}, not {list(strides)}")
         self.deep_supervision = deep_supervision
 
+    def is_needed(self, image_size: Grid) -> bool:
+        """Whether the adapter pads images of this size, or chooses among outputs."""
+        padded = padded_size(image_size, multiple=self.size_multiple, smallest=self.smallest_size)
+        return padded != tuple(image_size) or self.output is not None
+
     @property
     def decoder(self) -> AdaptedNetwork:
         """Where nnU-Net looks for the switch ``deep_supervision``."""

@@ -1,7 +1,7 @@
 """Cost of networks for given patch and batch sizes: parameters, multiply-adds, time and memory."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from nnunetv2_levit.benchmark.memory import peak_memory
-from nnunetv2_levit.benchmark.networks import build, check_patch
+from nnunetv2_levit.benchmark.networks import REFERENCES, build, check_patch
 from nnunetv2_levit.benchmark.steps import MODES, Step, make_step
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
@@ -27,6 +27,11 @@ def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
     return counter.get_total_flops() // 2
 
 
+def _settings_of(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is set belongs to the network that is not nnU-Net's own."""
+    return {} if name in REFERENCES else settings
+
+
 def _check(
     networks: Sequence[str],
     *,
@@ -36,6 +41,7 @@ def _check(
     device: str,
     repetitions: int,
     num_classes: int,
+    settings: Mapping[str, Any],
 ) -> None:
     for what, values in {
         "network": networks,
@@ -57,9 +63,14 @@ def _check(
         for value in values:
             if not 1 <= value <= most:
                 raise UserError(f"{what}, {value}, must be at least 1 and at most {most}: choose another number")
+    others = [name for name in networks if name not in REFERENCES]
+    if settings and len(others) != 1:
+        raise UserError(
+            f"--set belongs to one network, and {len(others)} are named beside nnU-Net's own: name one alone"
+        )
     for name in networks:
         for patch in patch_sizes:
-            check_patch(name, patch)
+            check_patch(name, patch, _settings_of(name, settings))
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("there is no CUDA device here: use --device cpu")
     for mode in modes:
@@ -103,10 +114,13 @@ def run(
     repetitions: int = 5,
     in_channels: int = 1,
     num_classes: int = 4,
+    settings: Mapping[str, Any] | None = None,
     memory: bool = True,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure every network at every patch and batch size; returns the machine and one row each.
+
+    ``settings`` are arguments of the constructor of the one network that is not nnU-Net's own.
 
     ``seconds_per_image`` of a row has a number for each mode: medians over rounds in which the networks take turns; or
     None, and the reason in ``not_measured``, where memory does not suffice or an image is too small to train on alone.
@@ -114,6 +128,7 @@ def run(
     Raises:
         UserError: an unknown network or mode, an impossible patch or batch size, or no such device.
     """
+    settings = settings or {}
     _check(
         networks,
         patch_sizes=patch_sizes,
@@ -122,10 +137,17 @@ def run(
         device=device,
         repetitions=repetitions,
         num_classes=num_classes,
+        settings=settings,
     )
 
     def new(name: str, patch: tuple[int, int]) -> nn.Module:
-        return build(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch)
+        return build(
+            name,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            patch_size=patch,
+            settings=_settings_of(name, settings),
+        )
 
     rows = []
     jobs = [(patch, batch) for patch in patch_sizes for batch in batch_sizes]
@@ -163,7 +185,14 @@ def run(
                 "peak_memory_mib": {},
             }
             for mode in (mode for mode in MEASURED_MEMORY if memory and seconds[name].get(mode) is not None):
-                peak = peak_memory(name, mode, shape=shape, num_classes=num_classes, device=device)
+                peak = peak_memory(
+                    name,
+                    mode,
+                    shape=shape,
+                    num_classes=num_classes,
+                    device=device,
+                    settings=_settings_of(name, settings),
+                )
                 row["peak_memory_mib"][mode] = round(peak, 1)
             rows.append(row)
     processor = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} CPU threads"
@@ -173,5 +202,6 @@ def run(
         "torch": torch.__version__,
         "python": platform.python_version(),
         "modes": list(modes),
+        "settings": dict(settings),
         "rows": rows,
     }

@@ -3,7 +3,9 @@
 import multiprocessing
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,8 +25,15 @@ def _resident_mib() -> float:
     return peak / MIB if sys.platform == "darwin" else peak / 1024
 
 
-def _peak(name: str, mode: str, shape: tuple[int, int, int, int], num_classes: int, device: str) -> float:
-    network = build(name, in_channels=shape[1], num_classes=num_classes, patch_size=shape[2:])
+def _peak(
+    name: str,
+    mode: str,
+    shape: tuple[int, int, int, int],
+    num_classes: int,
+    device: str,
+    settings: Mapping[str, Any] | None,
+) -> float:
+    network = build(name, in_channels=shape[1], num_classes=num_classes, patch_size=shape[2:], settings=settings)
     images = torch.randn(shape, device=device)
     step = make_step(network.to(device), mode, images=images, num_classes=num_classes)
     before = _resident_mib()
@@ -35,11 +44,19 @@ def _peak(name: str, mode: str, shape: tuple[int, int, int, int], num_classes: i
     return torch.cuda.max_memory_allocated() / MIB if images.is_cuda else _resident_mib() - before
 
 
-def peak_memory(name: str, mode: str, *, shape: tuple[int, int, int, int], num_classes: int, device: str) -> float:
+def peak_memory(
+    name: str,
+    mode: str,
+    *,
+    shape: tuple[int, int, int, int],
+    num_classes: int,
+    device: str,
+    settings: Mapping[str, Any] | None = None,
+) -> float:
     """MiB of a step on images of ``shape``.
 
     On a GPU the most that was allocated, weights included; on a CPU by how much the process's largest resident memory
     grew beyond that of the network itself.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, mode, shape, num_classes, device))
+        return pool.apply(_peak, (name, mode, shape, num_classes, device, settings))

@@ -1,5 +1,8 @@
 """The networks that are compared: the registered ones, and nnU-Net's own as it would plan them for a patch."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
@@ -27,18 +30,18 @@ def measurable() -> tuple[str, ...]:
     return (*REFERENCES, *REGISTRY)
 
 
-def check_patch(name: str, patch_size: tuple[int, int]) -> None:
+def check_patch(name: str, patch_size: tuple[int, int], settings: Mapping[str, Any] | None = None) -> None:
     """Check, without building it, that a network can be had for a patch (height, width) in pixels.
 
     A name that is neither nnU-Net's nor registered is one of another package, as `find_network` takes it.
 
     Raises:
-        UserError: an unknown name or an impossible size.
+        UserError: an unknown name, ``settings`` that it does not take, or an impossible size.
     """
     if name not in measurable():
         if ":" not in name and "." not in name:
             raise UserError(f"network {name!r} is not registered: choose from {', '.join(measurable())}")
-        find_network(name)
+        find_network(name, settings)
     height, width = patch_size
     if not all(MIN_SIZE <= side <= MAX_SIZE for side in patch_size):
         raise UserError(f"the patch {height}x{width} has a side outside {MIN_SIZE} to {MAX_SIZE} pixels")
@@ -78,9 +81,11 @@ def nnunet_network(name: str, *, in_channels: int, num_classes: int, patch_size:
     )
 
 
-def _of_another_package(name: str, *, in_channels: int, num_classes: int, patch_size: Grid) -> nn.Module:
+def _within_adapter(
+    name: str, settings: Mapping[str, Any] | None, *, in_channels: int, num_classes: int, patch_size: Grid
+) -> nn.Module:
     """Any network within the adapter, as plans that `configure --network` writes name it."""
-    network = find_network(name)
+    network = find_network(name, settings)
     built = NetworkOfAnySize(
         lambda size: network.build(channels=in_channels, classes=num_classes, image_size=size),
         takes_image_size=network.takes_image_size,
@@ -100,16 +105,29 @@ def _of_another_package(name: str, *, in_channels: int, num_classes: int, patch_
     )
 
 
-def build(name: str, *, in_channels: int, num_classes: int, patch_size: tuple[int, int]) -> nn.Module:
+def build(
+    name: str,
+    *,
+    in_channels: int,
+    num_classes: int,
+    patch_size: tuple[int, int],
+    settings: Mapping[str, Any] | None = None,
+) -> nn.Module:
     """A network by name, with the same random weights at each call.
 
+    Args:
+        settings: arguments of its constructor, as `find_network` takes them; not of nnU-Net's own.
+
     Raises:
-        UserError: an unknown name or an impossible size.
+        UserError: an unknown name, settings that it does not take, or an impossible size.
     """
-    check_patch(name, patch_size)
+    check_patch(name, patch_size, settings)
     torch.manual_seed(0)
     if name in REFERENCES:
         return nnunet_network(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
     if name not in REGISTRY:
-        return _of_another_package(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+        return _within_adapter(name, settings, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
+    if settings:
+        network = find_network(name, settings)
+        return network.build(channels=in_channels, classes=num_classes, image_size=patch_size)
     return create(name, in_channels=in_channels, num_classes=num_classes, image_size=patch_size)

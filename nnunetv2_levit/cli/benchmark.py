@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from nnunetv2_levit.cli.network_flags import add_network_settings
+
 HELP = "measure parameters, multiply-adds, time and memory of the networks"
 
 
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="registered networks, nnunet_plain, nnunet_resenc_m (default: all of these), or any by its name, such as "
         "smp:Unet/resnet34",
     )
+    add_network_settings(parser)
     parser.add_argument(
         "--patch", type=_patch, nargs="+", default=[(224, 224)], metavar="SIDE", help="224 (default) or 256x224"
     )
@@ -45,15 +48,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.any_network.settings import parse_settings
     from nnunetv2_levit.benchmark.measure import run as measure
     from nnunetv2_levit.benchmark.networks import measurable
     from nnunetv2_levit.benchmark.results import write_benchmark
+    from nnunetv2_levit.cli.network_flags import find_in_this_folder
     from nnunetv2_levit.files import beside, check_writable
     from nnunetv2_levit.tables import benchmark_markdown
 
     if arguments.output is not None:
         for path in (arguments.output, *beside(arguments.output, ".md", ".png")):
             check_writable(path)
+    settings = parse_settings(arguments.set)
+    find_in_this_folder()
     result = measure(
         networks=arguments.networks or list(measurable()),
         patch_sizes=arguments.patch,
@@ -62,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         repetitions=arguments.repetitions,
         num_classes=arguments.classes,
+        settings=settings,
         memory=not arguments.no_memory,
         progress=True,
     )

@@ -15,11 +15,11 @@ from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.network_architectures import REGISTRY
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 from nnunetv2_levit.network_check.cost import cost_beside_nnunet
-from nnunetv2_levit.network_check.rules import COMPARING, RULES, BrokenRuleError, NotCheckedError, Rule
+from nnunetv2_levit.network_check.rules import COMPARING, RULES, BrokenRuleError, NotCheckedError, RemarkError, Rule
 from nnunetv2_levit.network_check.subject import CLASSES, SIZE, Subject
 
 LARGE: Grid = (256, 256)
-KEPT, ADAPTED, BROKEN, NOT_CHECKED = "kept", "adapter", "broken", "not checked"
+KEPT, ADAPTED, REMARK, BROKEN, NOT_CHECKED = "kept", "adapter", "remark", "broken", "not checked"
 NAMES = ("constructor", "sizes", *RULES)
 COST = "cost"
 
@@ -57,6 +57,8 @@ def _sizes(adaptation: Adaptation) -> dict[str, Any]:
 def _checked(name: str, rule: Rule, subject: Subject) -> dict[str, Any]:
     try:
         return _row(name, KEPT, rule(subject))
+    except RemarkError as remark:
+        return _row(name, REMARK, remark.seen, remark.remedy)
     except BrokenRuleError as broken:
         return _row(name, BROKEN, broken.seen, broken.remedy)
     except NotCheckedError as reason:
@@ -115,7 +117,8 @@ def check_network(
 
     Returns:
         ``kept`` (no rule is broken), ``rules`` with a ``status`` each ("kept", "adapter": by means of the adapter,
-        "broken", "not checked"), what was ``said`` and the ``remedy``, ``adapter`` (what it has to do) and ``cost``.
+        "remark": nnU-Net trains and predicts all the same, "broken", "not checked"), what was ``said`` and the
+        ``remedy``, ``adapter`` (what it has to do) and ``cost``.
 
     Raises:
         UserError: the network can't be found, built or run at all.
@@ -196,5 +199,7 @@ def check_text(result: Mapping[str, Any]) -> str:
         lines.append(f"broken: {', '.join(broken)}")
     else:
         how = "through the adapter" if any(row["status"] == ADAPTED for row in result["rules"]) else "as it is"
+        if any(row["status"] == REMARK for row in result["rules"]):
+            how += ", with remarks"
         lines.append(f"all rules are kept {how}: nnunetv2_levit configure -d ID --network {result['network']} …")
     return "\n".join(lines)

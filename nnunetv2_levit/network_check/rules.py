@@ -1,7 +1,8 @@
 """The rules of the contract that are checked on numbers: one function each, which says what is wrong.
 
 A rule is a function of a `Subject` that returns what it saw, in a few words. It raises `BrokenRuleError` with reason
-and remedy. `check.py` runs them in the order of `RULES`; a network that fails by itself breaks the rule.
+and remedy, or `RemarkError` where nnU-Net works all the same. `check.py` runs them in the order of `RULES`; a network
+that fails by itself breaks the rule.
 """
 
 import copy
@@ -16,6 +17,8 @@ from nnunetv2_levit.network_check.subject import CLASSES, Subject, calibrated, i
 
 SMALL = (32, 48)  # half precision is slow on a CPU
 LARGE_VALUES = 1e3
+OTHER_SIZE = (96, 128)
+SEGMENTATION_HEADS = ".seg_layers."  # as nnunetv2.run.load_pretrained_weights has it
 
 
 class BrokenRuleError(Exception):
@@ -24,6 +27,10 @@ class BrokenRuleError(Exception):
     def __init__(self, seen: str, remedy: str) -> None:
         super().__init__(seen)
         self.seen, self.remedy = seen, remedy
+
+
+class RemarkError(BrokenRuleError):
+    """Training and prediction work all the same, but something else does not: what, and how to mend it."""
 
 
 class NotCheckedError(Exception):
@@ -172,23 +179,59 @@ def nan(subject: Subject) -> str:
 
 
 def copies(subject: Subject) -> str:
-    """Pickling and deepcopy keep the function: nnU-Net's processes and this package's predictor make copies."""
+    """deepcopy keeps the function: this package's predictor and its averaged weights are copies. nnU-Net pickles no
+    network (its processes build their own), so that what can't be pickled is worth a remark."""
     network = randomised(subject.build()).eval()
     batch = images(1)
     remedy = "keep no lambda, local function, generator or open file as an attribute; use modules"
+    kinds: tuple[tuple[str, Callable[[nn.Module], nn.Module], type[BrokenRuleError], str], ...] = (
+        ("deepcopy", copy.deepcopy, BrokenRuleError, ""),
+        ("pickling", lambda module: pickle.loads(pickle.dumps(module)), RemarkError, ", which nnU-Net does not need"),
+    )
     with torch.no_grad():
         expected = network(batch)
-        for what, copied in (
-            ("deepcopy", copy.deepcopy),
-            ("pickling", lambda module: pickle.loads(pickle.dumps(module))),
-        ):
+        for what, copied, problem, aside in kinds:
             try:
                 same = _close(copied(network)(batch), expected)
             except Exception as error:
-                raise BrokenRuleError(f"{what} fails ({type(error).__name__}: {str(error)[:120]})", remedy) from error
+                raise problem(f"{what} fails ({type(error).__name__}: {str(error)[:120]}){aside}", remedy) from error
             if not same:
-                raise BrokenRuleError(f"a copy by {what} gives other logits", remedy)
+                raise problem(f"a copy by {what} gives other logits{aside}", remedy)
     return "pickling and deepcopy keep the function"
+
+
+def _with_another_shape(network: nn.Module, other: nn.Module) -> list[str]:
+    """Names in the state dict of ``network`` that have another shape, or do not exist, in that of ``other``."""
+    shapes = {name: value.shape for name, value in other.state_dict().items()}
+    return [name for name, value in network.state_dict().items() if shapes.get(name) != value.shape]
+
+
+def pretrained_weights(subject: Subject) -> str:
+    """nnU-Net's ``-pretrained_weights`` leaves out what has ``.seg_layers.`` in its name, and stops at any other weight
+    of another shape."""
+    network = subject.build()
+    try:
+        heads = _with_another_shape(network, subject.build(classes=CLASSES + 1))
+        tables = _with_another_shape(network, subject.build(image_size=OTHER_SIZE))
+    except Exception as error:  # another rule says so
+        raise NotCheckedError("it can't be built for other classes and sizes") from error
+    if not heads:
+        raise NotCheckedError("no weight depends on the number of classes")
+    prefix = "network." if subject.is_direct else ""  # the adapter's own, which plans then do not name
+    heads = [name.removeprefix(prefix) for name in heads]
+    if others := [name for name in heads if SEGMENTATION_HEADS not in name]:
+        raise RemarkError(
+            f"the segmentation head {others[0]} has no {SEGMENTATION_HEADS} in its name: -pretrained_weights takes it "
+            "over with the rest, and stops where the pretrained model has other classes",
+            "keep the last layers in self.decoder.seg_layers = nn.ModuleList(…) for such models",
+        )
+    if tables:
+        raise RemarkError(
+            f"{tables[0].removeprefix(prefix)} depends on the patch size: -pretrained_weights stops where the "
+            "pretrained model has another patch",
+            "pretrain with the same --patch, or interpolate the table in forward",
+        )
+    return f"-pretrained_weights leaves {heads[0]} out, whatever the classes"
 
 
 def other_weights(subject: Subject) -> str:
@@ -270,6 +313,7 @@ RULES: dict[str, Rule] = {
     "each image alone": each_image_alone,
     "copies": copies,
     "other weights": other_weights,
+    "pretrained weights": pretrained_weights,
     "compile": compiled,
     "onnx": onnx,
 }

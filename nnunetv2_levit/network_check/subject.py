@@ -53,12 +53,18 @@ class Subject:
             deep_supervision=deep_supervision,
         )
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether plans name the class itself, for patches that fit."""
+        network = self.network
+        if network.target in REGISTRY:
+            return False
+        return why_not_direct(locate_class(network.target, name=network.name), network) is None
+
     def build_trained(self) -> nn.Module:
         """The network that training sees: with its own deep supervision where plans name the class itself."""
         network = self.network
-        if network.target in REGISTRY:
-            return self.build()
-        if why_not_direct(locate_class(network.target, name=network.name), network) is not None:
+        if not self.is_direct:
             return self.build()
         torch.manual_seed(0)
         supervised = NamedNetwork(network.name, network.target, {**network.arguments, "deep_supervision": True})

@@ -125,6 +125,25 @@ def test_a_missing_gpu_is_one_sentence(capsys):
     assert "no CUDA device" in capsys.readouterr().err
 
 
+def test_the_arguments_of_a_class_are_set(tmp_path):
+    name, out = "tests.network_check.broken_networks:NeedsWidths", tmp_path / "cost.json"
+    flags = (
+        "--set planes_in={channels} --set planes_out={classes} --set widths=[6] --patch 32 --repetitions 1 --no-memory"
+    )
+    cli.main(["benchmark", "--networks", "nnunet_plain", name, *flags.split(), "-o", str(out)])
+    result = json.loads(out.read_text())
+    assert result["settings"]["widths"] == [6]
+    assert result["rows"][1]["parameters"] == (9 + 1) * 6 + (6 + 1) * 4
+    widths = {"blocks": 1}
+    fewer, all_blocks = (
+        build("levit_unet_128s", in_channels=1, num_classes=4, patch_size=(32, 32), settings=settings)
+        for settings in (widths, None)
+    )
+    assert len(fewer.state_dict()) < len(all_blocks.state_dict())
+    with pytest.raises(UserError, match="can't be built with"):
+        build("levit_unet_128s", in_channels=1, num_classes=4, patch_size=(32, 32), settings={"width": 3})
+
+
 def test_any_network_is_built_within_the_adapter():
     name = "tests.network_check.broken_networks:MultiplesOf16"
     network = build(name, in_channels=2, num_classes=3, patch_size=(40, 56)).eval()

@@ -5,6 +5,7 @@ import pytest
 from nnunetv2_levit.benchmark import measure
 from tests.support.faults import assert_refused, run, snapshot
 
+NET = "tests.network_check.broken_networks:Good"
 REFUSED = {
     "a patch below 0": (["--patch", "-32"], ["-32"]),
     "a patch of 0": (["--patch", "0"], ["0x0", "32 to 1024"]),
@@ -23,6 +24,10 @@ REFUSED = {
     "a mode twice": (["--modes", "folded", "folded"], ["mode folded", "twice"]),
     "an unknown network": (["--networks", "levit_unet_128s", "unet"], ["'unet'", "levit_unet_128s"]),
     "a network twice": (["--networks", "transunet", "transunet"], ["transunet", "twice"]),
+    "settings of no network": (["--networks", "nnunet_plain", "--set", "a=1"], ["--set", "one network"]),
+    "settings of two networks": (["--networks", NET, "transunet", "--set", "a=1"], ["--set", "one network"]),
+    "settings that are none": (["--networks", NET, "--set", "width"], ["'width'", "key=value"]),
+    "settings that the class does not take": (["--networks", NET, "--set", "width=3"], ["width", "in_channels"]),
     "an output that is its picture": (["-o", "{}/c.png"], ["c.png", ".json"]),
     "an output that is its table": (["-o", "{}/c.md"], ["c.md", ".json"]),
     "an output that is a folder": (["-o", "{}/folder"], ["folder"]),

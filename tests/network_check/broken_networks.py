@@ -1,5 +1,7 @@
 """A small network that keeps every rule, and networks that each fall into one trap of nnU-Net's."""
 
+import threading
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -33,6 +35,29 @@ class FourClasses(Good):
 
     def __init__(self, in_channels, num_classes):
         super().__init__(in_channels, 4)
+
+
+class SegLayers(Good):
+    """Names its head as nnU-Net does (trap 6)."""
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__(in_channels, num_classes)
+        self.seg_layers = nn.ModuleList([self.head])
+        del self.head
+
+    def forward(self, images):
+        return self.seg_layers[0](self.features(images))
+
+
+class SizedTable(SegLayers):
+    """Has a table as large as the image (trap 6)."""
+
+    def __init__(self, in_channels, num_classes, img_size):
+        super().__init__(in_channels, num_classes)
+        self.table = nn.Parameter(torch.zeros(8, *img_size))
+
+    def features(self, images):
+        return super().features(images) + self.table
 
 
 class Softmax(Good):
@@ -92,8 +117,16 @@ class StaleCache(Good):
         return F.conv2d(self.features(images), self.cache, self.head.bias)
 
 
+class Lock(Good):
+    """Can't be copied (trap 11)."""
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__(in_channels, num_classes)
+        self.lock = threading.Lock()
+
+
 class Lambda(Good):
-    """Can't be pickled (trap 11)."""
+    """Can be copied, and can't be pickled."""
 
     def __init__(self, in_channels, num_classes):
         super().__init__(in_channels, num_classes)

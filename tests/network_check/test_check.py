@@ -1,14 +1,19 @@
 """Networks that are right, and one for each trap: what `check-network` says of them, and its exit codes."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
+import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
+from nnunetv2_levit.any_network.adapter import AdaptedNetwork
 from nnunetv2_levit.network_check.check import check_network
 from tests.network_check import broken_networks
 from tests.support.faults import run
 
 MODULE = broken_networks.__name__
+SHARED = {"in_channels": "{channels}", "num_classes": "{classes}"}
 SLOW = ("compile", "onnx", "cost")
 
 
@@ -30,7 +35,7 @@ BROKEN = [
     ("Overflow", "half precision", "not finite"),
     ("SwallowsNan", "nan", "nan_to_num"),
     ("StaleCache", "other weights", "cache"),
-    ("Lambda", "copies", "lambda"),
+    ("Lock", "copies", "deepcopy fails"),
     ("MixesImages", "each image alone", "mean"),
     ("DropsAlways", "repeatable", "nn.Dropout"),
     ("QuarterResolution", "sizes", "4x64x64"),
@@ -66,6 +71,36 @@ def test_the_adapter_cures_it(name, rule, does):
     assert result["adapter"] == does
 
 
+# network, rule, words: nnU-Net trains and predicts all the same, so that no rule is broken
+REMARKS = [
+    ("Good", "pretrained weights", "network.head.weight has no .seg_layers. in its name"),
+    ("SizedTable", "pretrained weights", "network.table depends on the patch size"),
+    ("Lambda", "copies", "pickling fails"),
+]
+
+
+@pytest.mark.parametrize(("name", "rule", "words"), REMARKS, ids=[row[0] for row in REMARKS])
+def test_what_nnunet_does_without_is_a_remark(name, rule, words):
+    result = check(name)
+    (row,) = (row for row in result["rules"] if row["rule"] == rule)
+    assert (result["kept"], row["status"]) == (True, "remark")
+    assert words in row["said"]
+    assert row["remedy"]
+
+
+def test_nnunet_stops_at_the_heads_that_the_remark_names(tmp_path):
+    """The remark against nnU-Net's own loader, for the head that it names and for one that it does not."""
+    for name, stops in (("Good", True), ("SegLayers", False)):
+        three, four = (
+            AdaptedNetwork(1, classes, network=f"{MODULE}.{name}", arguments=SHARED, image_size=(32, 32))
+            for classes in (3, 4)
+        )
+        torch.save({"network_weights": three.state_dict()}, tmp_path / "weights.pth")
+        with pytest.raises(AssertionError, match=r"network\.head") if stops else nullcontext():
+            load_pretrained_weights(four, str(tmp_path / "weights.pth"))
+    assert statuses(check("SegLayers"))["pretrained weights"] == "kept"
+
+
 def test_the_state_dict_that_depends_on_deep_supervision_is_named():
     (row,) = (row for row in check("HeadsOfTrainingAlone")["rules"] if row["rule"] == "constructor")
     assert "the state dict depends on deep_supervision" in row["said"]
@@ -74,7 +109,7 @@ def test_the_state_dict_that_depends_on_deep_supervision_is_named():
 def test_nnunets_own_signature_needs_no_adapter():
     result = check("NnUNetsOwn", strides=[[1, 1], [2, 2], [2, 2]])
     rules = statuses(result)
-    assert rules["constructor"] == rules["sizes"] == "kept"
+    assert rules["constructor"] == rules["sizes"] == rules["pretrained weights"] == "kept"
     assert result["adapter"] == []
 
 
