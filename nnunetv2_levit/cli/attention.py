@@ -1,9 +1,8 @@
 """``nnunetv2_levit attention``."""
 
 import argparse
-from pathlib import Path
 
-from nnunetv2_levit.cli.model_flags import add_trust_flag, fold
+from nnunetv2_levit.cli.model_flags import add_analysis_flags, add_slice_flags
 
 HELP = "see and measure what the attention of a trained model does, and which blocks it needs"
 
@@ -18,18 +17,8 @@ def _place(text: str) -> tuple[float, float]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-m", "--model", type=Path, required=True, help="trained-model folder")
-    parser.add_argument(
-        "-i", "--images", type=Path, required=True, metavar="CASE_OR_FOLDER",
-        help="image of a case (any of its channels), or a folder of cases",
-    )  # fmt: skip
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to, made if needed")
-    parser.add_argument("-f", "--fold", type=fold, default=0, help="default 0")
-    parser.add_argument("-chk", "--checkpoint", default="checkpoint_final.pth", help="default checkpoint_final.pth")
-    parser.add_argument("--labels", type=Path, metavar="FOLDER", help="true labels of the cases, to choose queries by")
-    parser.add_argument(
-        "--slice", type=int, metavar="N", help="of the image file, from 0 (default: the most structure)"
-    )
+    add_analysis_flags(parser)
+    add_slice_flags(parser, labels="true labels of the cases, to choose queries by")
     parser.add_argument(
         "--query", type=_place, nargs="+", default=(), metavar="ROW,COLUMN",
         help="places to ask about, in voxels of the slice, from 0 (default: one token in each structure)",
@@ -43,8 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--margin", type=float, default=0.01, help="Dice that blocks may cost to go (default 0.01)")
     parser.add_argument("--mirroring", action="store_true", help="mirrored copies in the knock-out: 4 times the work")
     parser.add_argument("--patient", metavar="REGEX", help="its first group is a case's patient (default: as evaluate)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default cpu")
-    add_trust_flag(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -1,26 +1,20 @@
 """``nnunetv2_levit blocks``."""
 
 import argparse
-from pathlib import Path
 
-from nnunetv2_levit.cli.model_flags import add_trust_flag, fold
+from nnunetv2_levit.cli.model_flags import add_analysis_flags
 
 HELP = "how many transformer blocks a trained model needs: knock out, truncate, fine-tune, evaluate, one table"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-m", "--model", type=Path, required=True, help="trained-model folder")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to write to, made if needed")
-    parser.add_argument("-f", "--fold", type=fold, default=0, help="default 0")
-    parser.add_argument("-chk", "--checkpoint", default="checkpoint_final.pth", help="default checkpoint_final.pth")
+    add_analysis_flags(parser)
     parser.add_argument(
         "--blocks", type=int, nargs="+", default=(12, 3, 1), metavar="N",
         help="blocks to keep, in each stage if any; the network's own number tunes the whole one (default 12 3 1)",
     )  # fmt: skip
     parser.add_argument("--iterations", type=int, default=250, help="of each fine-tuning (default 250)")
     parser.add_argument("--margin", type=float, default=0.01, help="Dice that blocks may cost to go (default 0.01)")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="default cpu")
-    add_trust_flag(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
