@@ -115,8 +115,16 @@ def check_sizes(patch_size: Sequence[int], batch_size: int | None) -> None:
         raise UserError(f"the batch size {batch_size} is above {MAX_BATCH_SIZE}: choose a smaller one")
 
 
-def check_base(parent: dict, base: str, batch_size: int | None, path: Path) -> None:
-    """Refuse a base configuration that is not 2D, or without what nnU-Net needs of it."""
+def resolved_base(path: Path, plans: dict, *, base: str, batch_size: int | None) -> dict:
+    """The configuration ``base`` of a plans file, with what it inherits.
+
+    Raises:
+        UserError: there is none, it is not 2D, or it lacks what nnU-Net needs of it.
+    """
+    configurations = plans["configurations"]
+    if base not in configurations:
+        raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
+    parent, _ = resolved_configuration(configurations, base, path)
     size = parent.get("patch_size")
     if _whole_numbers(size, 3):
         raise UserError(f"the configuration {base} is not 2D: give one with a 2D patch, such as 2d")
@@ -126,6 +134,7 @@ def check_base(parent: dict, base: str, batch_size: int | None, path: Path) -> N
     if batch_size is None and not _whole_numbers([parent.get("batch_size")], 1):
         found = "no batch_size" if "batch_size" not in parent else f"the batch_size {parent['batch_size']!r}"
         raise UserError(f"{path}: the configuration {base} has {found} to inherit: add --batch")
+    return parent
 
 
 def _unet_factors(parent: dict, path: Path) -> list[int] | None:
@@ -212,11 +221,7 @@ def add_configuration(
     check_sizes(patch_size, batch_size)
     path = plans_file(dataset_id, plans_name)
     plans = read_plans(path)
-    configurations = plans["configurations"]
-    if base not in configurations:
-        raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
-    parent, _ = resolved_configuration(configurations, base, path)
-    check_base(parent, base, batch_size, path)
+    parent = resolved_base(path, plans, base=base, batch_size=batch_size)
     name = f"{base}_p{patch_size[0]}x{patch_size[1]}" if name is None else name
     entry: dict = {"inherits_from": base, "patch_size": [int(side) for side in patch_size]}
     if batch_size is not None:

@@ -30,11 +30,10 @@ from nnunetv2_levit.network_architectures.layers.grids import Grid
 from nnunetv2_levit.nnunet.configurations import (
     MAX_BATCH_SIZE,
     MIN_BATCH_SIZE,
-    check_base,
     check_sizes,
     plans_file,
     read_plans,
-    resolved_configuration,
+    resolved_base,
     write_configuration,
 )
 
@@ -179,11 +178,8 @@ def add_network_configuration(
     """
     path = plans_file(dataset_id, plans_name)
     plans = read_plans(path)
-    configurations = plans["configurations"]
-    if base not in configurations:
-        raise UserError(f"{path} has no configuration {base!r}: choose one of {', '.join(configurations)}")
-    parent, _ = resolved_configuration(configurations, base, path)
-    check_base(parent, base, batch_size if gpu_memory is None else MIN_BATCH_SIZE, path)
+    least = batch_size if gpu_memory is None else MIN_BATCH_SIZE
+    parent = resolved_base(path, plans, base=base, batch_size=least)
     rows, columns = patch_size or parent["patch_size"]
     patch = (rows, columns)
     check_sizes(patch, batch_size)
