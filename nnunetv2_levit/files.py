@@ -37,6 +37,17 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
         raise _not_written(path, error) from None
 
 
+def check_output_folder(output: Path) -> None:
+    """`check_writable` of the folder that a command was given with ``-o``.
+
+    Raises:
+        UserError: it is a file, or files can't be written in it.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"the output {output} is a file: give a folder with -o")
+    check_writable(output, folder=True)
+
+
 def _check_replaceable(path: Path) -> None:
     """Raise UserError unless there is nothing or an ordinary file, which may be replaced (a device never)."""
     if not path.name or path.name == ".." or path.is_dir():

@@ -23,7 +23,7 @@ from nnunetv2_levit.analysis.transformer_blocks import TransformerBlock, require
 from nnunetv2_levit.analysis.transformer_share import transformer_share
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.html_page import Picture
-from nnunetv2_levit.files import check_writable
+from nnunetv2_levit.files import check_output_folder
 from nnunetv2_levit.inference.case_files import Case
 
 
@@ -32,9 +32,7 @@ def _check(
     margin: float,
 ) -> None:  # fmt: skip
     """Raise a UserError for what can be seen to be wrong before anything is computed."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"the output {output} is a file: give a folder with -o")
-    check_writable(output, folder=True)
+    check_output_folder(output)
     if labels is not None and not labels.is_dir():
         raise UserError(f"there is no folder {labels}: give the one that holds the labels with --labels")
     if len(cases) > 1 and (slice_index is not None or queries):

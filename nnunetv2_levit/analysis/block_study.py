@@ -26,7 +26,7 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.evaluate import evaluate
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.evaluation.paper_rows import papers
-from nnunetv2_levit.files import check_writable, read_json, write_json, write_text
+from nnunetv2_levit.files import check_output_folder, read_json, write_json, write_text
 from nnunetv2_levit.nnunet.environment import nnunet_folder
 
 ITERATIONS_OF_AN_EPOCH = 250  # nnU-Net's
@@ -67,9 +67,7 @@ def _check(model: AnalysedModel, blocks: Sequence[int], iterations: int, output:
         raise UserError(f"a fine-tuning takes at least 1 iteration, not {iterations}: give --iterations 1 or more")
     if not isinstance(model.fold, int):
         raise UserError("fold all has no validation cases to compare on: give a numbered fold with -f")
-    if output.exists() and not output.is_dir():
-        raise UserError(f"the output {output} is a file: give a folder with -o")
-    check_writable(output, folder=True)
+    check_output_folder(output)
     plans = nnunet_folder("nnUNet_preprocessed") / model.trained.plans.dataset_name
     file = plans / f"{model.trained.plans.plans_name}.json"
     if not file.is_file():

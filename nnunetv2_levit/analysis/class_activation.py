@@ -19,7 +19,7 @@ from nnunetv2_levit.analysis.case_slices import AnalysedPatch, choose_patch, fin
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.figures import Backdrop, Map, colours_of, draw_maps
-from nnunetv2_levit.files import check_writable, write_json, write_text, write_whole
+from nnunetv2_levit.files import check_output_folder, write_json, write_text, write_whole
 from nnunetv2_levit.plain_text import markdown_text
 
 # the library's classes by the names of the command line
@@ -158,9 +158,7 @@ def class_activation(
         model, fold=fold, checkpoint=checkpoint, device=device, trust_checkpoint=trust_checkpoint
     )
     cases = find_analysed_cases(analysed, Path(images))
-    if output.exists() and not output.is_dir():
-        raise UserError(f"the output {output} is a file: give a folder with -o")
-    check_writable(output, folder=True)
+    check_output_folder(output)
     if len(cases) > 1 and slice_index is not None:
         raise UserError(f"--slice belongs to one case, and -i holds {len(cases)}: give the file of one case with -i")
     blank = torch.zeros(analysed.trained.in_channels, *analysed.patch_size, device=analysed.device)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import check_writable
+from nnunetv2_levit.files import check_output_folder
 from nnunetv2_levit.image_files import check_image_file
 from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
 from nnunetv2_levit.inference.case_files import Case, cases_for
@@ -84,11 +84,9 @@ def _set_threads(device: str) -> None:
 
 def _check_output(source: Path, output: Path) -> None:
     """Raise a UserError where the output is no folder of its own; makes nothing yet."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"the output {output} is a file: give a folder with -o")
     if output.is_dir() and output.samefile(source):
         raise UserError(f"the input and the output are the same folder {output}: give another with -o")
-    check_writable(output, folder=True)
+    check_output_folder(output)
 
 
 def _make_output(output: Path) -> None:
