@@ -8,6 +8,7 @@ from timm.layers import DropPath, Mlp
 from timm.models.convnext import ConvNeXtBlock
 from torch import Tensor, nn
 
+from nnunetv2_levit.network_architectures.layers.depthwise_convolution import DepthwiseConv2d
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
 from nnunetv2_levit.network_architectures.unet2022.window_attention import WindowedMixing
@@ -91,7 +92,9 @@ class SwinBlock(nn.Module):
 
 def convnext_block(*, width: int, drop_path: float, layer_scale: float | None) -> ConvNeXtBlock:
     """ConvNeXt's block (Table 5, "CNX"), which is the first part of a PI block."""
-    return ConvNeXtBlock(width, ls_init_value=layer_scale, drop_path=drop_path, norm_layer=CONVNEXT_NORM)
+    block = ConvNeXtBlock(width, ls_init_value=layer_scale, drop_path=drop_path, norm_layer=CONVNEXT_NORM)
+    block.conv_dw = DepthwiseConv2d.of(block.conv_dw)
+    return block
 
 
 @dataclass(frozen=True)

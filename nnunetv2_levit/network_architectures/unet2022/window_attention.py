@@ -14,6 +14,7 @@ from nnunetv2_levit.network_architectures.layers.attention_bias import (
     expand_relative_position_bias,
 )
 from nnunetv2_levit.network_architectures.layers.attention_observer import AttentionObserver
+from nnunetv2_levit.network_architectures.layers.depthwise_convolution import DepthwiseConv2d
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, divide_rounding_up, pad, spatial_size
 
 MASKED = -100.0  # Swin's
@@ -120,7 +121,7 @@ class WindowedMixing(nn.Module):
             raise UserError("the second part of a PI block needs its attention or its convolution")
         self.window, self.shifted, self.project_with_residual = window, shifted, project_with_residual
         self.attention = WindowAttention(width=width, heads=heads, window=window) if attention else None
-        self.conv_dw = nn.Conv2d(width, width, 7, padding=3, groups=width) if convolution else None
+        self.conv_dw = DepthwiseConv2d(width, width, 7, padding=3, groups=width) if convolution else None
         self.proj = nn.Linear(width, width)
         self.grid = self.padded(grid)
         mask = shift_mask(self.grid, window, self.shift(grid)) if attention and any(self.shift(grid)) else None
