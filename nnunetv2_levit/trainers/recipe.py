@@ -74,4 +74,5 @@ class Recipe:
         ]
         if self.optimizer == "sgd":
             return SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.nesterov)
-        return AdamW(groups, lr=self.learning_rate, betas=self.betas)
+        on_cpu = all(parameter.device.type == "cpu" for _, parameter in parameters)
+        return AdamW(groups, lr=self.learning_rate, betas=self.betas, fused=on_cpu or None)  # else a loop on CPUs
