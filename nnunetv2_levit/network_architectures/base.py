@@ -81,7 +81,7 @@ class SegmentationNetwork(nn.Module):
         UserError: an image size, channel count or class count that no network is made for.
     """
 
-    deep_supervision_scales: ClassVar[tuple[float, ...]]
+    deep_supervision_scales: tuple[float, ...]
     size_multiple: ClassVar[int] = 1
     table_kind: str = "tables"
     memory_format: torch.memory_format = torch.channels_last

@@ -81,6 +81,15 @@ OPTIONS = (
         network_options={"two_convolutions": True},
         excludes=("pretrained",),
     ),
+    Option(
+        "unetlevels",
+        "nnU-Net's levels at strides 1 to 8 for stem and decoder (not in the paper)",
+        network_options={"unet_levels": True},
+        excludes=(
+            *(f"skips{n}" for n in range(5)),
+            *("instancenorm", "groupnorm", "fullres", "twoconvs", "pretrained"),
+        ),
+    ),
     Option("ds", "deep supervision at 1/4 and 1/8 (not in the paper)", network_options={"auxiliary_heads": True}),
     *RECIPE_OPTIONS,
     Option("pretrained", "ImageNet encoder; stops where the weights can't be had", excludes=("identity",)),

@@ -59,6 +59,17 @@ OPTIONS = (
         {"block": "convnext"},
         excludes=("printed", "nosa", "nodw", "swin"),
     ),
+    Option(
+        "fullres",
+        "convolutional levels at strides 1 and 2, with skips (not in the paper)",
+        {"full_resolution": True},
+    ),
+    Option(
+        "unetlevels",
+        "nnU-Net's levels at strides 1 to 4 for the stem and the first stage (not in the paper)",
+        {"unet_levels": True},
+        excludes=("p8", "fullres", "pretrained"),
+    ),
     Option("nods", "without deep supervision", {"auxiliary_heads": False}),
     *RECIPE_OPTIONS,
     Option(

@@ -1,16 +1,21 @@
 """The convolutional U-Net decoder of LeViT-UNet (Xu et al. 2021, section 3.3)."""
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.base import output_size
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import UpsampleConvBlock
 from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size
+from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UpLevel
 from nnunetv2_levit.network_architectures.layers.upsampled_convolution import upsample
-from nnunetv2_levit.network_architectures.levit_unet.sizes import FULL_RESOLUTION_WIDTH
+from nnunetv2_levit.network_architectures.levit_unet.encoder import UNET_WIDTHS
 
 WIDTHS = (512, 256, 128)  # at strides 8, 4 and 2
 SCALES = (1.0, 0.25, 0.125)  # of the outputs
+UNET_SCALES = (1.0, 0.5, 0.25)
 
 
 class LeViTUNetDecoder(nn.Module):
@@ -95,3 +100,30 @@ class LeViTUNetDecoder(nn.Module):
             upsample(layer(x), output_size(image_size, scale))
             for layer, x, scale in zip(self.seg_layers, inputs, SCALES, strict=False)
         ]
+
+
+class UNetDecoder(nn.Module):
+    """nnU-Net's levels in the place of LeViT-UNet's decoder: all maps at stride 16 concatenated, four `UpLevel`s.
+
+    ``forward`` as `LeViTUNetDecoder`'s; outputs at 1, and at 1/2 and 1/4 where auxiliary heads exist and are asked for.
+    """
+
+    def __init__(self, *, bottleneck_widths: Sequence[int], num_classes: int, auxiliary_heads: bool) -> None:
+        super().__init__()
+        widths = [*UNET_WIDTHS, sum(bottleneck_widths)]
+        self.levels = nn.ModuleList(UpLevel(coarse, fine) for fine, coarse in itertools.pairwise(widths))
+        heads = len(UNET_SCALES) if auxiliary_heads else 1
+        self.seg_layers = nn.ModuleList(nn.Conv2d(width, num_classes, 1) for width in widths[:heads])
+
+    def forward(
+        self, features: tuple[list[Tensor], list[Tensor]], image_size: Grid, *, auxiliary: bool
+    ) -> list[Tensor]:
+        (*skips, c4), transformer = features
+        x = torch.cat([c4, *(upsample(s, spatial_size(c4)) for s in transformer)], dim=1)
+        maps = []
+        for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
+            x = level(x, skip)
+            maps.append(x)
+        maps.reverse()
+        wanted = maps[: len(UNET_SCALES) if auxiliary else 1]
+        return [layer(x) for layer, x in zip(self.seg_layers, wanted, strict=False)]

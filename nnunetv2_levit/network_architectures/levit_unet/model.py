@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.base import SegmentationNetwork, check_blocks, check_choice
@@ -26,7 +26,7 @@ from nnunetv2_levit.network_architectures.layers.other_norms import (
     TokenNorm,
     set_norms,
 )
-from nnunetv2_levit.network_architectures.levit_unet.decoder import SCALES, LeViTUNetDecoder
+from nnunetv2_levit.network_architectures.levit_unet.decoder import SCALES, UNET_SCALES, LeViTUNetDecoder, UNetDecoder
 from nnunetv2_levit.network_architectures.levit_unet.encoder import LeViTEncoder
 from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
 from nnunetv2_levit.network_architectures.pretrained import LoadReport, PretrainedPart, WeightSource
@@ -57,6 +57,9 @@ class LeViTUNet(SegmentationNetwork):
         full_resolution: adds a level at full resolution, 32 channels wide: two convolutions on the image and two after
             the last upsampling; not in the paper.
         two_convolutions: adds a second convolution to the stem's levels at 1/2, 1/4 and 1/8; not in the paper.
+        unet_levels: the levels of nnU-Net's U-Net at strides 1 to 8 (two convolutions each with instance norm, 32 to
+            256 channels), in the place of the stem and the decoder, and deep supervision at 1/2 and 1/4 in the place of
+            1/4 and 1/8; not in the paper.
         shared: see `SegmentationNetwork`; ``pretrained`` is a LeViT classifier.
     """
 
@@ -77,12 +80,18 @@ class LeViTUNet(SegmentationNetwork):
         token_norm: TokenNorm = "batch",
         full_resolution: bool = False,
         two_convolutions: bool = False,
+        unet_levels: bool = False,
         **shared: Unpack[SharedArguments],
     ) -> None:
         super().__init__(**shared)
         check_choice("LeViT-UNet variant", variant, LEVIT_VARIANTS)
         if skips not in range(5):
             raise UserError(f"LeViT-UNet has 0 to 4 skip connections, not {skips!r}")
+        if unet_levels and (skips != SKIPS or norm != "batch" or full_resolution or two_convolutions):
+            raise UserError(
+                "LeViT-UNet with nnU-Net's levels has their skips, convolutions and norms: leave out skips, norm, "
+                "full_resolution and two_convolutions"
+            )
         size = LEVIT_VARIANTS[variant]
         check_blocks(f"each stage of LeViT-UNet {variant}", blocks, max(size.depths))
         check_bias_policy(bias_policy)
@@ -101,16 +110,26 @@ class LeViTUNet(SegmentationNetwork):
             drop_path=drop_path,
             full_resolution=full_resolution,
             two_convolutions=two_convolutions,
+            unet_levels=unet_levels,
         )
-        width = size.widths[0]
-        self.decoder = LeViTUNetDecoder(
-            stem_widths=(width // 8, width // 4, width // 2, width),
-            transformer_widths=size.widths if transformer else (),
-            num_classes=self.num_classes,
-            skips=skips,
-            auxiliary_heads=self.auxiliary_heads,
-            full_resolution=full_resolution,
-        )
+        width, transformer_widths = size.widths[0], size.widths if transformer else ()
+        self.decoder: nn.Module
+        if unet_levels:
+            self.deep_supervision_scales = UNET_SCALES
+            self.decoder = UNetDecoder(
+                bottleneck_widths=(width, *transformer_widths),
+                num_classes=self.num_classes,
+                auxiliary_heads=self.auxiliary_heads,
+            )
+        else:
+            self.decoder = LeViTUNetDecoder(
+                stem_widths=(width // 8, width // 4, width // 2, width),
+                transformer_widths=transformer_widths,
+                num_classes=self.num_classes,
+                skips=skips,
+                auxiliary_heads=self.auxiliary_heads,
+                full_resolution=full_resolution,
+            )
         set_norms(self, maps=norm, tokens=token_norm)
         self._complete()
 

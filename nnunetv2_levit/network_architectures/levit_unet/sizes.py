@@ -22,7 +22,6 @@ LEVIT_VARIANTS = {
     "192": LeViTVariant((192, 288, 384), (3, 5, 6), 32, (4, 4, 4), 0.0, "levit_192.fb_dist_in1k"),
     "384": LeViTVariant((384, 512, 768), (6, 9, 12), 32, (4, 4, 4), 0.1, "levit_384.fb_dist_in1k"),
 }
-FULL_RESOLUTION_WIDTH = 32  # of the level that an option adds
 SKIPS = 4  # connections from the encoder to the decoder, unless an option leaves some out
 
 

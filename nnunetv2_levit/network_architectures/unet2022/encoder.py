@@ -1,5 +1,6 @@
 """The encoder of UNet-2022: stem, four stages, downsampling between them (Guo et al. 2022, sections 3.3 and 3.4)."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -7,6 +8,14 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.grids import halvings
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
+from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, down_level
+
+UNET_WIDTHS = (32, 64, 128)  # of nnU-Net's levels at strides 1 to 4
+
+
+def stem_widths(width: int, stem_stride: int) -> list[int]:
+    """Channels of the stem's blocks, the last as wide as the first stage."""
+    return [width // 2**step for step in reversed(range(halvings(stem_stride)))]
 
 
 class StemBlock(nn.Module):
@@ -37,16 +46,41 @@ class Downsampling(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Stem and four stages: (B, C, H, W) -> layer-normed outputs of the four stages, finest first."""
+    """Stem and four stages: (B, C, H, W) -> layer-normed outputs of the four stages, finest first.
+
+    With ``full_resolution`` two convolutions come before the stem, and their output and those of the stem's blocks but
+    the last, at strides 1, 2 (and 4), come before the stages'.
+    """
 
     def __init__(
-        self, *, in_channels: int, width: int, stem_stride: int, stages: Sequence[Sequence[nn.Module]]
+        self,
+        *,
+        in_channels: int,
+        width: int,
+        stem_stride: int,
+        stages: Sequence[Sequence[nn.Module]],
+        full_resolution: bool = False,
+        unet_levels: bool = False,
     ) -> None:
         super().__init__()
-        depth = halvings(stem_stride)
-        stem_widths = [width // 2**step for step in reversed(range(depth))]
-        channels = [in_channels, *stem_widths]
+        self.levels = nn.ModuleList()
+        if unet_levels:
+            channels = [in_channels, *UNET_WIDTHS]
+            self.levels.extend(
+                down_level(before, after, stride=1 if index == 0 else 2)
+                for index, (before, after) in enumerate(itertools.pairwise(channels))
+            )
+            width, stages = 2 * width, stages[1:]
+            self.image_conv, self.stem = None, nn.Sequential(nn.Conv2d(channels[-1], width, 3, stride=2, padding=1))
+            self._add_stages(width, stages)
+            return
+        self.image_conv = down_level(in_channels, FULL_RESOLUTION_WIDTH) if full_resolution else None
+        channels = [FULL_RESOLUTION_WIDTH if full_resolution else in_channels, *stem_widths(width, stem_stride)]
+        depth = len(channels) - 1
         self.stem = nn.Sequential(*(StemBlock(channels[i], channels[i + 1], last=i == depth - 1) for i in range(depth)))
+        self._add_stages(width, stages)
+
+    def _add_stages(self, width: int, stages: Sequence[Sequence[nn.Module]]) -> None:
         self.stem_norm = LayerNorm(width)
         self.stages = nn.ModuleList([nn.Sequential(*blocks) for blocks in stages])
         widths = [width * 2**index for index in range(len(stages))]
@@ -54,8 +88,17 @@ class Encoder(nn.Module):
         self.norms = nn.ModuleList([LayerNorm(w) for w in widths])
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = norm_channels(self.stem_norm, self.stem(x))
         outputs = []
+        for level in self.levels:
+            x = level(x)
+            outputs.append(x)
+        if self.image_conv is not None:
+            x = self.image_conv(x)
+        for block in self.stem:
+            if self.image_conv is not None:
+                outputs.append(x)
+            x = block(x)
+        x = norm_channels(self.stem_norm, x)
         for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if index > 0:
                 x = self.downsamplings[index - 1](x)

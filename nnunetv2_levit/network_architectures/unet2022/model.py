@@ -58,6 +58,9 @@ class UNet2022(SegmentationNetwork):
         blocks: blocks of each stage; None takes the paper's three.
         drop_path: highest probability of dropping the last residual branch; it rises linearly from 0 over the encoder's
             blocks, and again over the decoder's in the order in which they run.
+        full_resolution: adds convolutional levels at strides 1 and 2 (and 4, after a stem of stride 8): two 3x3
+            convolutions with instance norm before the stem, and two a level after the decoder, joined by skips; the
+            paper's decoder ends at the stem's stride.
         bias_policy: how the position biases of weights for another image size are resized, "extend" or "scale"; see
             `resize_relative_position_table`.
         shared: see `SegmentationNetwork`. ``pretrained`` is a ConvNeXt: the first three blocks of each stage go into
@@ -81,6 +84,8 @@ class UNet2022(SegmentationNetwork):
         layer_scale: float = 1e-6,
         blocks: int | None = None,
         drop_path: float = DROP_PATH,
+        full_resolution: bool = False,
+        unet_levels: bool = False,
         bias_policy: BiasPolicy = "extend",
         **shared: Unpack[SharedArguments],
     ) -> None:
@@ -105,7 +110,7 @@ class UNet2022(SegmentationNetwork):
         check_blocks("each stage of UNet-2022", blocks, BLOCKS_PER_STAGE)
         check_bias_policy(bias_policy)
         self.size, self.stem_stride, self.given_windows = UNET2022_SIZES[size], stem_stride, windows
-        self.bias_policy = bias_policy
+        self.bias_policy, self.first_stage = bias_policy, int(unet_levels)
         if block != "swin":
             first_part = r"local\." if block == "pi" else ""
             name = rf"(?:en|de)coder\.stages\.(\d)\.(\d)\.{first_part}(.+)"
@@ -123,6 +128,8 @@ class UNet2022(SegmentationNetwork):
             width=self.size.width,
             stem_stride=stem_stride,
             stages=self._stages(design, drop_path_rates(STAGES, depth, drop_path)),
+            full_resolution=full_resolution,
+            unet_levels=unet_levels,
         )
         coarsest_first = drop_path_rates(STAGES - 1, depth, drop_path)
         self.decoder = Decoder(
@@ -131,6 +138,8 @@ class UNet2022(SegmentationNetwork):
             stem_stride=stem_stride,
             stages=self._stages(design, coarsest_first[::-1]),
             auxiliary_heads=self.auxiliary_heads,
+            full_resolution=full_resolution,
+            unet_levels=unet_levels,
         )
         self._complete()
 
@@ -163,7 +172,7 @@ class UNet2022(SegmentationNetwork):
         return given_windows(self.given_windows, image_size=image_size, stem_stride=self.stem_stride)
 
     def table_grids(self, image_size: Grid) -> dict[str, Grid]:
-        windows = self.windows(image_size)
+        windows = self.windows(image_size)[self.first_stage :]
         grids = {}
         for part, stages in (("encoder", self.encoder.stages), ("decoder", self.decoder.stages)):
             for index, stage in enumerate(stages):
