@@ -209,6 +209,8 @@ class HybridTrainer(nnUNetTrainer):
         )
         if self.recipe.rotation_degrees is not None:
             rotation = tuple(float(angle) for angle in np.deg2rad(self.recipe.rotation_degrees))
+        if not self.recipe.mirroring:  # as nnU-Net's nnUNetTrainerNoMirroring does
+            mirror_axes = self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch_size, mirror_axes
 
     def get_training_transforms(self, *args: Any, **kwargs: Any) -> Any:

@@ -30,6 +30,7 @@ class Recipe:
         output_weights: weight of each output under deep supervision; None halves it from output to output.
         batch_size: patches per iteration over all GPUs; None takes the plans'.
         augmentation: nnU-Net's own, or mirroring and rotation alone.
+        mirroring: whether patches, and images at prediction, are mirrored.
         rotation_degrees: range of rotations; None takes nnU-Net's.
     """
 
@@ -52,6 +53,7 @@ class Recipe:
     loss: Literal["dice_ce", "boundary_weighted"] = "dice_ce"
     output_weights: tuple[float, ...] | None = None
     augmentation: Literal["nnunet", "mirror_rotate"] = "nnunet"
+    mirroring: bool = True
     rotation_degrees: tuple[float, float] | None = None
 
     def build_optimizer(self, network: nn.Module) -> Optimizer:

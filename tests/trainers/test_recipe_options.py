@@ -191,3 +191,15 @@ def test_adaptive_clipping_holds_each_unit_to_its_weights(make_trainer):
     head = trainer.network.decoder.seg_layers[0].weight
     ratio = head.grad.flatten(1).norm(dim=1) / head.detach().flatten(1).norm(dim=1)
     assert ratio.max() <= 0.0101
+
+
+def test_without_mirroring_neither_patches_nor_predictions_are_mirrored(make_trainer):
+    def settings(option):
+        trainer = make_trainer(f"{SMALL}{option}_{LENGTH}")
+        rotation, _, _, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        return tuple(np.rad2deg(rotation)), axes, trainer.inference_allowed_mirroring_axes
+
+    rotation, axes, at_prediction = settings("")
+    assert axes == at_prediction == (0, 1)
+    assert settings("_nomirror") == (rotation, None, None)
+    assert settings("_rot30") == (pytest.approx((-30, 30)), axes, at_prediction)
