@@ -3,21 +3,26 @@
     export nnUNet_raw=... nnUNet_preprocessed=... nnUNet_results=...
     B="python docs/lab/experiments/pocket_benchmark.py"
     $B prepare --acdc ACDC_FOLDER                  # converts (unless dataset 27 is there), plans, preprocesses
-    $B calibrate TRAINER TRAINER...                # seconds per iteration, in turn; alone on the machine
+    $B calibrate TRAINER TRAINER...                # what an iteration costs beside the reference's
     $B run --trainer TRAINER --fold 1 --budget-minutes 30
     $B run --trainer TRAINER --fold 0 --budget-minutes 180 --final [--c]
     $B table [--final]
     $B curves [--final]
 
 80 patients of ACDC at 2.5 mm, patches of 112 x 112 pixels (280 mm), batch 8, and for nnU-Net's own networks the
-architecture that its planner gives to patches of that size. A budget is time alone on the machine: `calibrate` measures
-what an iteration costs there, with its data, and `run` does as many as the budget holds, with the schedule fitted to
-them. So a training may share the machine, be paused, or be stopped (SIGTERM) and resumed (`--c`), and loses nothing by
-it. nnU-Net's validation between epochs is not part of the budget. Two runs at a time are best kept to a core each
-(`taskset -c 0`, `taskset -c 1`).
+architecture that its planner gives to patches of that size. A budget is time on one core, augmentation included, and
+`run` does as many iterations as it holds, with the schedule fitted to them. So a training may share the machine, be
+paused, or be stopped (SIGTERM) and resumed (`--c`), and loses nothing by it. Runs go two at a time, a core each
+(`taskset -c 0 $B run ...`). nnU-Net's validation between epochs is not part of the budget.
+
+A machine's speed changes from hour to hour. So `calibrate` takes one iteration of each trainer in turn, in processor
+time, and what counts is the ratio to the reference, nnU-Net's U-Net with our recipe in bfloat16. A minute is a minute
+of the machine on which the reference was first measured. Before all: `export MALLOC_MMAP_THRESHOLD_=1073741824
+MALLOC_TRIM_THRESHOLD_=4294967296`, or a tenth of the time goes into memory that is given back and asked for again.
 
 Folds 1 and 2 are there to choose on. What is reported is trained with `--final` on folds 0, 3 or 4, which no choice may
-see. `run` predicts the whole frames of the fold's validation patients, mirrored as nnU-Net does, and evaluates them.
+see. `run` predicts the whole frames of the fold's validation patients, with `--final` mirrored as nnU-Net does (that
+takes four times as long), and evaluates them.
 With `--epochs 50 --configuration 2d` in place of a budget, it is the real thing, for a GPU (`pocket_gpu.sh`).
 """
 
@@ -33,13 +38,14 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
-from time import perf_counter
+from time import process_time
 
 DATASET, PLANS, CONFIGURATION = 27, "pocket", "2d_112"
 SPACING, PATCH, BATCH = (10.0, 2.5, 2.5), (112, 112), 8
 CHOOSE_ON, REPORT_ON = (1, 2), (0, 3, 4)
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "pocket"
-PREFETCHED = 8  # batches that a data loader may have ready: they would make the first iterations of a block cheap
+REFERENCE = "HybridRecipeTrainer_bf16"
+WARM_UP = 2  # iterations
 STOPPED = 75  # exit code of a training that was asked to stop, as everywhere in the package
 os.environ.setdefault("nnUNet_n_proc_DA", "1")
 
@@ -105,33 +111,21 @@ def make_trainer(name: str, configuration: str, fold: int, device: str, *, plans
     )
 
 
-def others_processor_time() -> float:
-    """Seconds of processor time that processes other than this one and its children have used (Linux)."""
-    busy = sum(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:4])) / os.sysconf("SC_CLK_TCK")
-    ours = 0.0
+def processor_time_of_children() -> float:
+    """Seconds of processor time that the data loaders' processes have used (Linux)."""
+    ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rsplit(")", 1)[1].split()
         except OSError:  # it ended
             continue
-        if path.parent.name == str(os.getpid()) or fields[1] == str(os.getpid()):
-            ours += sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
-    return busy - ours
-
-
-def timed_block(trainer, iterations: int) -> tuple[float, float]:
-    """Seconds per iteration, data included, and how many cores others used meanwhile."""
-    for _ in range(PREFETCHED):
-        trainer.train_step(next(trainer.dataloader_train))
-    others, start = others_processor_time(), perf_counter()
-    for _ in range(iterations):
-        trainer.train_step(next(trainer.dataloader_train))
-    seconds = perf_counter() - start
-    return seconds / iterations, (others_processor_time() - others) / seconds
+        if fields[1] == str(os.getpid()):
+            ticks += sum(map(int, fields[11:13]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def calibrate(arguments: argparse.Namespace) -> None:
-    """Measure each candidate in blocks of iterations, in turn, and keep the median block."""
+    """Measure each candidate's iteration against the reference's, one iteration each in turn, and keep the ratio."""
     import tempfile
 
     from tqdm import tqdm
@@ -140,29 +134,38 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
     os.environ["nnUNet_results"] = tempfile.mkdtemp()  # noqa: SIM112
     trainers = {}
-    for key in tqdm(arguments.trainers, desc="building"):
+    for key in tqdm(dict.fromkeys([REFERENCE, *arguments.trainers]), desc="building"):
         name, _, configuration = key.partition("@")
-        trainer = make_trainer(name, configuration or CONFIGURATION, CHOOSE_ON[0], arguments.device)
+        trainer = make_trainer(name, configuration or CONFIGURATION, CHOOSE_ON[0], "cpu")
         trainer.on_train_start()  # the data loaders' processes start now, before anything is computed
+        trainer.on_train_epoch_start()
         trainers[key] = trainer
-    blocks: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for number in tqdm(range(arguments.rounds * len(trainers)), desc="measuring"):
-        key = list(trainers)[number % len(trainers)]
-        if key not in blocks:
-            trainers[key].on_train_epoch_start()
-        blocks[key].append(timed_block(trainers[key], arguments.iterations))
+    steps: dict[str, list[float]] = defaultdict(list)
+    for number in tqdm(range(WARM_UP + arguments.iterations), desc="measuring"):
+        if number == WARM_UP:  # by now the loaders have filled their queues
+            data_before = processor_time_of_children()
+        for key, trainer in trainers.items():
+            batch = next(trainer.dataloader_train)
+            start = process_time()
+            trainer.train_step(batch)
+            if number >= WARM_UP:
+                steps[key].append(process_time() - start)
+    data = (processor_time_of_children() - data_before) / (len(trainers) * arguments.iterations)
     path = RESULTS / arguments.output
     known = read_json(path, what="the calibration") if path.is_file() else {}
-    for key, values in blocks.items():
+    costs = {key: median(values) + data for key, values in steps.items()}
+    reference = known.get(REFERENCE, {"seconds_per_iteration": costs[REFERENCE]})["seconds_per_iteration"]
+    for key, cost in costs.items():
         known[key] = {
-            "seconds_per_iteration": round(median(seconds for seconds, _ in values), 4),
-            "blocks": [round(seconds, 4) for seconds, _ in values],
-            "cores_used_by_others": [round(cores, 2) for _, cores in values],
-            "iterations_of_a_block": arguments.iterations,
+            "seconds_per_iteration": round(reference * cost / costs[REFERENCE], 4),
+            "of_the_reference": round(cost / costs[REFERENCE], 3),
+            "step_seconds_now": round(median(steps[key]), 4),
+            "data_seconds_now": round(data, 4),
+            "iterations": arguments.iterations,
             "parameters": sum(p.numel() for p in trainers[key].network.parameters()),
-            **circumstances(arguments.device),
+            **circumstances("cpu"),
         }
-        print(f"{key}: {known[key]['seconds_per_iteration']} s, others {known[key]['cores_used_by_others']} cores")
+        print(f"{key}: {known[key]['seconds_per_iteration']} s, {known[key]['of_the_reference']} of the reference's")
     write_json(path, dict(sorted(known.items())))
     for trainer in trainers.values():
         for loader in (trainer.dataloader_train, trainer.dataloader_val):
@@ -201,8 +204,9 @@ def length_of(arguments: argparse.Namespace, key: str) -> dict:
         return {"epochs": arguments.epochs, "iterations_per_epoch": 250, "budget_minutes": None}
     path = RESULTS / arguments.calibration
     known = read_json(path, what="the calibration") if path.is_file() else {}
+    key = arguments.cost_of or key
     if key not in known:
-        sys.exit(f"{path} does not say what an iteration of {key} costs: run `calibrate {key}` alone on the machine")
+        sys.exit(f"{path} does not say what an iteration of {key} costs: run `calibrate {key}`")
     seconds = known[key]["seconds_per_iteration"]
     epochs, per_epoch = fitted(math.floor(arguments.budget_minutes * 60 / seconds))
     return {
@@ -240,7 +244,7 @@ def train(arguments: argparse.Namespace, length: dict) -> Path:
     if begun and not arguments.c:
         sys.exit(f"{folder} holds an unfinished training: go on with --c, or remove it")
     trainer.num_epochs, trainer.num_iterations_per_epoch = length["epochs"], length["iterations_per_epoch"]
-    trainer.num_val_iterations_per_epoch = max(1, length["iterations_per_epoch"] // 5)
+    trainer.num_val_iterations_per_epoch = max(1, length["iterations_per_epoch"] // 10)
     trainer.save_every = 5
     make_repeatable(trainer, arguments.seed)
     stop_when_asked(trainer)
@@ -297,6 +301,7 @@ def run(arguments: argparse.Namespace) -> None:
         preprocessing_workers=1,
         exporting_workers=1,
         continue_prediction=True,
+        mirroring=arguments.final,
         progress=True,
     )
     evaluation = evaluate(
@@ -314,7 +319,9 @@ def run(arguments: argparse.Namespace) -> None:
         "fold": arguments.fold,
         "seed": arguments.seed,
         "final": arguments.final,
+        "mirroring": arguments.final,
         **length,
+        "cores": len(os.sched_getaffinity(0)),
         "iterations": length["epochs"] * length["iterations_per_epoch"],
         "wall_seconds_with_validation": round(sum(epoch["seconds"] for epoch in epochs)),
         **{metric: measured(evaluation, metric) for metric in ("dice", "hd95")},
@@ -403,11 +410,9 @@ def main() -> None:
 
     added = command(prepare, "convert, plan, preprocess, configure")
     added.add_argument("--acdc", type=Path, help="ACDC as released, where dataset 27 is not converted yet")
-    added = command(calibrate, "seconds per iteration of trainers")
+    added = command(calibrate, "what an iteration of trainers costs")
     added.add_argument("trainers", nargs="+", help="TRAINER or TRAINER@CONFIGURATION")
-    added.add_argument("--rounds", type=int, default=3)
-    added.add_argument("--iterations", type=int, default=16, help="of a block")
-    added.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    added.add_argument("--iterations", type=int, default=20)
     added.add_argument("--output", default="calibration.json")
     added = command(run, "train for a budget, predict, evaluate")
     added.add_argument("--trainer", required=True, help="without _<N>iterations and _<N>epochs")
@@ -416,12 +421,13 @@ def main() -> None:
     added.add_argument("--fold", type=int, required=True)
     added.add_argument("--seed", type=int, default=0)
     length = added.add_mutually_exclusive_group(required=True)
-    length.add_argument("--budget-minutes", type=float, help="of training alone on the machine")
+    length.add_argument("--budget-minutes", type=float, help="of training on one core")
     length.add_argument("--epochs", type=int, help="of 250 iterations, instead of a budget")
     added.add_argument("--final", action="store_true", help="for the report: folds 0, 3 and 4")
     added.add_argument("--c", action="store_true", help="go on with a training that was interrupted")
     added.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     added.add_argument("--calibration", default="calibration.json")
+    added.add_argument("--cost-of", help="the trainer whose iteration costs as much, where none was measured")
     for function in (table, curves):
         added = command(function, function.__doc__.partition(",")[0])
         added.add_argument("--final", action="store_true")
