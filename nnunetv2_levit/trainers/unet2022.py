@@ -70,6 +70,7 @@ OPTIONS = (
         {"unet_levels": True},
         excludes=("p8", "fullres", "pretrained"),
     ),
+    Option("nodroppath", "no residual branch is dropped (the authors' code: up to 20 %)", {"drop_path": 0.0}),
     Option("nods", "without deep supervision", {"auxiliary_heads": False}),
     *RECIPE_OPTIONS,
     Option(
