@@ -94,12 +94,14 @@ TRAINER_ROWS = (
         f"{TRAINER}.__init__",
         Use.COPIED,
         "folders that cli/train.py and evaluation look into: TRAINER__PLANS__CONFIGURATION/fold_N; resumed trainings "
-        "and truncation hand on my_init_kwargs and _best_ema as they are in a checkpoint",
+        "and truncation hand on my_init_kwargs and _best_ema as they are in a checkpoint; without mirroring the axes "
+        "are set to None",
         says=(
             "self.__class__.__name__ + '__' + self.plans_manager.plans_name + \"__\" + configuration",
             "f'fold_{fold}'",
             "self.my_init_kwargs = {}",
             "self._best_ema = None",
+            "self.inference_allowed_mirroring_axes = None",
         ),
     ),
     Row(

@@ -216,8 +216,9 @@ def test_relative_position_tables_keep_their_centre(policy):
         torch.testing.assert_close(resized.view(11, 3, 2)[3:8], table.view(5, 7, 2)[:, 2:5])
 
 
-def test_a_checkpoint_of_another_patch_size_fits():
-    source, target = build(image_size=(96, 64)), build(image_size=(64, 160))
+@pytest.mark.parametrize("options", [{}, {"unet_levels": True, "blocks": 1}], ids=str)
+def test_a_checkpoint_of_another_patch_size_fits(options):
+    source, target = build(image_size=(96, 64), **options), build(image_size=(64, 160), **options)
     target.load_state_dict(target.adapt_state_dict(source.state_dict(), image_size=(96, 64)))
 
 
@@ -233,6 +234,9 @@ def test_a_checkpoint_of_another_patch_size_fits():
         ({"block": "resnet"}, "blocks pi, swin and convnext"),
         ({"attention": False, "convolution": False}, "no second part"),
         ({"in_channels": 0}, "at least one channel"),
+        ({"unet_levels": True, "stem_stride": 8}, "leave out stem_stride"),
+        ({"unet_levels": True, "full_resolution": True}, "leave out stem_stride and full_resolution"),
+        ({"unet_levels": True, "pretrained": "convnext_tiny.fb_in1k"}, "no pretrained weights"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_a_sentence(options, words):

@@ -28,7 +28,7 @@ def build(name, size=(64, 80)):
     return cls.build_network_architecture(None, SimpleNamespace(patch_size=size), 2, 3, cls.trains_all_outputs())
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", [*OPTIONS, "UNet2022Trainer_blocks1_unetlevels"])
 def test_any_size_gives_logits_of_that_size_and_folding_changes_nothing(name):
     for size in ((64, 64) if "p8" in name else (32, 32), (97, 131)):
         network = build(name, size).eval()

@@ -12,17 +12,16 @@ Takes a training of `pocket_benchmark.py`, and the same random patches of the fo
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from pocket_benchmark import CONFIGURATION, circumstances, make_trainer
+from pocket_benchmark import CONFIGURATION, circumstances, end_loaders, enter_run, make_trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm
 
-from nnunetv2_levit.nnunet.environment import nnunet_folder, set_up_process
+from nnunetv2_levit.nnunet.environment import set_up_process
 
 
 def mean_pseudo_dice(trainer, batches: list[dict]) -> float:
@@ -62,8 +61,7 @@ def main() -> None:
     arguments = parser.parse_args()
     set_up_process()
 
-    identity = f"{arguments.trainer}_{arguments.budget_minutes:g}min_f{arguments.fold}_s{arguments.seed}"
-    os.environ["nnUNet_results"] = str(nnunet_folder("nnUNet_results") / "pocket" / identity / "training")  # noqa: SIM112
+    enter_run(arguments.trainer, f"{arguments.budget_minutes:g}min", arguments.fold, arguments.seed)
     trainer = make_trainer(arguments.trainer, CONFIGURATION, arguments.fold, "cpu")
     trainer.disable_checkpointing = True
     trainer.initialize()
@@ -84,8 +82,7 @@ def main() -> None:
     with arguments.output.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(json.dumps(result))
-    for loader in (trainer.dataloader_train, trainer.dataloader_val):
-        getattr(loader, "_finish", lambda: None)()
+    end_loaders(trainer)
 
 
 if __name__ == "__main__":

@@ -168,8 +168,13 @@ def calibrate(arguments: argparse.Namespace) -> None:
         print(f"{key}: {known[key]['seconds_per_iteration']} s, {known[key]['of_the_reference']} of the reference's")
     write_json(path, dict(sorted(known.items())))
     for trainer in trainers.values():
-        for loader in (trainer.dataloader_train, trainer.dataloader_val):
-            getattr(loader, "_finish", lambda: None)()
+        end_loaders(trainer)
+
+
+def end_loaders(trainer) -> None:
+    """End the processes of a trainer's data loaders."""
+    for loader in (trainer.dataloader_train, trainer.dataloader_val):
+        getattr(loader, "_finish", lambda: None)()
 
 
 def circumstances(device: str) -> dict:
@@ -259,6 +264,15 @@ def train(arguments: argparse.Namespace, length: dict) -> Path:
     return folder
 
 
+def enter_run(key: str, length: str, fold: int, seed: int) -> Path:
+    """The folder of a run; from now on its training is where nnU-Net looks for results."""
+    from nnunetv2_levit.nnunet.environment import nnunet_folder
+
+    work = nnunet_folder("nnUNet_results") / "pocket" / f"{key}_{length}_f{fold}_s{seed}"
+    os.environ["nnUNet_results"] = str(work / "training")  # noqa: SIM112
+    return work
+
+
 def validation_frames(fold: int, folder: Path) -> tuple[Path, Path]:
     """Folders of links to the images and labels of a fold's validation cases."""
     raw, preprocessed = folder_of("nnUNet_raw"), folder_of("nnUNet_preprocessed")
@@ -279,16 +293,13 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.evaluation.training_curves import read_fold
     from nnunetv2_levit.files import write_json
     from nnunetv2_levit.inference.predict import predict
-    from nnunetv2_levit.nnunet.environment import nnunet_folder
 
     check_fold(arguments.fold, final=arguments.final)
     key = arguments.trainer
     if arguments.configuration != CONFIGURATION:
         key += f"@{arguments.configuration}"
     length = length_of(arguments, key)
-    identity = f"{key}_{arguments.epochs or f'{arguments.budget_minutes:g}min'}_f{arguments.fold}_s{arguments.seed}"
-    work = nnunet_folder("nnUNet_results") / "pocket" / identity
-    os.environ["nnUNet_results"] = str(work / "training")  # noqa: SIM112
+    work = enter_run(key, str(arguments.epochs or f"{arguments.budget_minutes:g}min"), arguments.fold, arguments.seed)
     fold_folder = train(arguments, length)
 
     images, labels = validation_frames(arguments.fold, work)
@@ -333,7 +344,7 @@ def run(arguments: argparse.Namespace) -> None:
         file.write(json.dumps(row) + "\n")
     if arguments.final:
         evaluation |= {"predictions": key, "ground_truth": "labelsTr"}  # no paths of this machine
-        write_json(RESULTS / "final" / f"{identity}.json", evaluation)
+        write_json(RESULTS / "final" / f"{work.name}.json", evaluation)
     print(json.dumps({name: row[name] for name in ("trainer", "fold", "iterations", "dice", "hd95")}, indent=1))
 
 

@@ -2,6 +2,9 @@
 and leaky ReLU each. Options put them around or in the place of a paper's convolutions.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
@@ -42,3 +45,40 @@ class UpLevel(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         return self.convolutions(torch.cat([crop(self.up(x), spatial_size(skip)), skip], dim=1))
+
+
+class DownLevels(nn.ModuleList):
+    """Levels at strides 1, 2, 4, … one after another: (B, C, H, W) -> a map of each, the finest first.
+
+    ``channels`` are the image's and those of the levels.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(
+            down_level(before, after, stride=1 if index == 0 else 2)
+            for index, (before, after) in enumerate(itertools.pairwise(channels))
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for level in self:
+            x = level(x)
+            maps.append(x)
+        return maps
+
+
+class UpLevels(nn.ModuleList):
+    """`UpLevel`s from a coarse map up through its skips: a map of each skip's size, the finest first, as are the skips.
+
+    ``channels`` are the skips' and the coarse map's.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(UpLevel(coarse, fine) for fine, coarse in itertools.pairwise(channels))
+
+    def forward(self, x: Tensor, skips: Sequence[Tensor]) -> list[Tensor]:
+        maps: list[Tensor] = []
+        for level, skip in zip(reversed(self), reversed(skips), strict=True):
+            x = level(x, skip)
+            maps.insert(0, x)
+        return maps

@@ -1,6 +1,5 @@
 """The convolutional U-Net decoder of LeViT-UNet (Xu et al. 2021, section 3.3)."""
 
-import itertools
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from nnunetv2_levit.network_architectures.base import output_size
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import UpsampleConvBlock
 from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UpLevel
+from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UpLevels
 from nnunetv2_levit.network_architectures.layers.upsampled_convolution import upsample
 from nnunetv2_levit.network_architectures.levit_unet.encoder import UNET_WIDTHS
 
@@ -111,7 +110,7 @@ class UNetDecoder(nn.Module):
     def __init__(self, *, bottleneck_widths: Sequence[int], num_classes: int, auxiliary_heads: bool) -> None:
         super().__init__()
         widths = [*UNET_WIDTHS, sum(bottleneck_widths)]
-        self.levels = nn.ModuleList(UpLevel(coarse, fine) for fine, coarse in itertools.pairwise(widths))
+        self.levels = UpLevels(widths)
         heads = len(UNET_SCALES) if auxiliary_heads else 1
         self.seg_layers = nn.ModuleList(nn.Conv2d(width, num_classes, 1) for width in widths[:heads])
 
@@ -120,10 +119,5 @@ class UNetDecoder(nn.Module):
     ) -> list[Tensor]:
         (*skips, c4), transformer = features
         x = torch.cat([c4, *(upsample(s, spatial_size(c4)) for s in transformer)], dim=1)
-        maps = []
-        for level, skip in zip(reversed(self.levels), reversed(skips), strict=True):
-            x = level(x, skip)
-            maps.append(x)
-        maps.reverse()
-        wanted = maps[: len(UNET_SCALES) if auxiliary else 1]
+        wanted = self.levels(x, skips)[: len(UNET_SCALES) if auxiliary else 1]
         return [layer(x) for layer, x in zip(self.seg_layers, wanted, strict=False)]

@@ -3,7 +3,6 @@
 The stem and the MLP are timm's, and so are all names in the state dict, so that timm's ImageNet checkpoints fit.
 """
 
-import itertools
 from typing import Any
 
 from timm.layers import DropPath
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, DoubleConv
 from nnunetv2_levit.network_architectures.layers.grids import Grid, halved, spatial_size, stage_grids
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, down_level
+from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, DownLevels
 from nnunetv2_levit.network_architectures.levit_unet.attention import Attention
 from nnunetv2_levit.network_architectures.levit_unet.sizes import LeViTVariant
 
@@ -91,25 +90,6 @@ class Stage(nn.Module):
         return x, grid
 
 
-class ConvolutionalStem(nn.Module):
-    """nnU-Net's levels for LeViT's stem: maps at strides 1, 2, 4, 8 and 16, of 32 to 256 channels and ``width``."""
-
-    def __init__(self, in_channels: int, width: int) -> None:
-        super().__init__()
-        channels = [in_channels, *UNET_WIDTHS, width]
-        self.levels = nn.ModuleList(
-            down_level(before, after, stride=1 if index == 0 else 2)
-            for index, (before, after) in enumerate(itertools.pairwise(channels))
-        )
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        maps = []
-        for level in self.levels:
-            x = level(x)
-            maps.append(x)
-        return maps
-
-
 class LeViTEncoder(nn.Module):
     """Stem and transformer stages as feature maps.
 
@@ -117,7 +97,7 @@ class LeViTEncoder(nn.Module):
     first three after Hardswish) and the transformer maps s1 to s3 (strides 16, 32, 64; empty without a transformer).
     Sizes are rounded up at each stride. H and W may be at most ``image_size``. Each stage keeps its first ``blocks``
     blocks, None for all. With ``full_resolution`` c0, a map of the image's size, comes before c1; ``two_convolutions``
-    adds one to c1, c2 and c3. With ``unet_levels`` the stem is a `ConvolutionalStem`, c0 included.
+    adds one to c1, c2 and c3. With ``unet_levels`` nnU-Net's levels are the stem, c0 included.
     """
 
     def __init__(
@@ -137,7 +117,7 @@ class LeViTEncoder(nn.Module):
         super().__init__()
         self.stem: nn.Module
         if unet_levels:
-            self.stem = ConvolutionalStem(in_channels, variant.widths[0])
+            self.stem = DownLevels([in_channels, *UNET_WIDTHS, variant.widths[0]])
         else:
             self.stem = Stem16(in_channels, variant.widths[0], act_layer=nn.Hardswish)
         self.image_conv = DoubleConv(in_channels, FULL_RESOLUTION_WIDTH) if full_resolution else None
@@ -178,7 +158,7 @@ class LeViTEncoder(nn.Module):
 
     def _convolutional_maps(self, x: Tensor) -> list[Tensor]:
         """c1 to c4, after c0 where there is a level at full resolution."""
-        if isinstance(self.stem, ConvolutionalStem):
+        if isinstance(self.stem, DownLevels):
             return self.stem(x)
         stem: Any = self.stem  # timm adds its layers by name
         c1 = self._again(0, stem.act1(stem.conv1(x)))

@@ -1,6 +1,5 @@
 """The decoder of UNet-2022: three stages, upsampling before each, heads (Guo et al. 2022, sections 3.3 and 3.4)."""
 
-import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, halvings, spatial_size
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UpLevel
+from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UpLevels
 from nnunetv2_levit.network_architectures.unet2022.encoder import UNET_WIDTHS, stem_widths
 
 OUTPUTS = 3  # with auxiliary heads
@@ -49,8 +48,8 @@ class Decoder(nn.Module):
     ``forward`` takes the encoder's maps and returns logits at full resolution, and at 1/2 and 1/4 where auxiliary heads
     exist and are asked for; up to a stem stride larger than the image, as grids are rounded up.
 
-    With ``full_resolution`` the encoder's finer maps come first, each joined by a convolutional level; the heads are
-    then 1x1 convolutions on the three finest maps.
+    With ``full_resolution`` or ``unet_levels`` the encoder's finer maps come first, each joined by a convolutional
+    level; the heads are then 1x1 convolutions on the three finest maps.
 
     Args:
         stages: blocks of the stages, the finest first.
@@ -68,17 +67,15 @@ class Decoder(nn.Module):
         unet_levels: bool = False,
     ) -> None:
         super().__init__()
-        if unet_levels:
-            width, stages = 2 * width, stages[1:]
         self.stages = nn.ModuleList([nn.Sequential(*blocks) for blocks in stages])
         widths = [width * 2**index for index in range(len(stages))]
         self.upsamplings = nn.ModuleList([Upsampling(2 * w) for w in widths])
-        self.fine_levels = nn.ModuleList()
-        if full_resolution or unet_levels:
+        self.fine_levels: UpLevels | None = None
+        if full_resolution or unet_levels:  # the last width is the first stage's
             fine_widths = [*UNET_WIDTHS, width]
             if full_resolution:
-                fine_widths = [FULL_RESOLUTION_WIDTH, *stem_widths(width, stem_stride)]  # the last is the first stage's
-            self.fine_levels.extend(UpLevel(coarse, fine) for fine, coarse in itertools.pairwise(fine_widths))
+                fine_widths = [FULL_RESOLUTION_WIDTH, *stem_widths(width, stem_stride)]
+            self.fine_levels = UpLevels(fine_widths)
             head_widths = (fine_widths + widths[1:])[: OUTPUTS if auxiliary_heads else 1]
             self.head_blocks = nn.ModuleList(nn.Identity() for _ in head_widths)
             self.seg_layers = nn.ModuleList(nn.Conv2d(w, num_classes, 1) for w in head_widths)
@@ -94,16 +91,16 @@ class Decoder(nn.Module):
         )
 
     def forward(self, features: list[Tensor], image_size: Grid, *, auxiliary: bool) -> list[Tensor]:
-        fine, (*skips, x) = features[: len(self.fine_levels)], features[len(self.fine_levels) :]
+        finer = len(features) - len(self.stages) - 1
+        fine, (*skips, x) = features[:finer], features[finer:]
         maps = []
         for index in reversed(range(len(skips))):
             skip = skips[index]
             x = crop(self.upsamplings[index](x), spatial_size(skip)) + skip
             x = self.stages[index](x)
             maps.append(x)
-        for level, skip in zip(reversed(self.fine_levels), reversed(fine), strict=True):
-            x = level(x, skip)
-            maps.append(x)
         maps.reverse()
+        if self.fine_levels is not None:
+            maps = self.fine_levels(x, fine) + maps
         wanted = maps[: OUTPUTS if auxiliary else 1]
         return [layer(blocks(x)) for x, blocks, layer in zip(wanted, self.head_blocks, self.seg_layers, strict=False)]

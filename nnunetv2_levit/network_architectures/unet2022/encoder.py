@@ -1,6 +1,5 @@
 """The encoder of UNet-2022: stem, four stages, downsampling between them (Guo et al. 2022, sections 3.3 and 3.4)."""
 
-import itertools
 from collections.abc import Sequence
 
 import torch.nn.functional as F
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.grids import halvings
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, down_level
+from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, DownLevels, down_level
 
 UNET_WIDTHS = (32, 64, 128)  # of nnU-Net's levels at strides 1 to 4
 
@@ -49,7 +48,8 @@ class Encoder(nn.Module):
     """Stem and four stages: (B, C, H, W) -> layer-normed outputs of the four stages, finest first.
 
     With ``full_resolution`` two convolutions come before the stem, and their output and those of the stem's blocks but
-    the last, at strides 1, 2 (and 4), come before the stages'.
+    the last, at strides 1, 2 (and 4), come before the stages'. With ``unet_levels`` nnU-Net's levels at strides 1, 2
+    and 4 are the stem, their maps come before the stages', and ``width`` is that of the first stage, at stride 8.
     """
 
     def __init__(
@@ -63,24 +63,16 @@ class Encoder(nn.Module):
         unet_levels: bool = False,
     ) -> None:
         super().__init__()
-        self.levels = nn.ModuleList()
-        if unet_levels:
-            channels = [in_channels, *UNET_WIDTHS]
-            self.levels.extend(
-                down_level(before, after, stride=1 if index == 0 else 2)
-                for index, (before, after) in enumerate(itertools.pairwise(channels))
-            )
-            width, stages = 2 * width, stages[1:]
-            self.image_conv, self.stem = None, nn.Sequential(nn.Conv2d(channels[-1], width, 3, stride=2, padding=1))
-            self._add_stages(width, stages)
-            return
+        self.levels = DownLevels([in_channels, *UNET_WIDTHS]) if unet_levels else None
         self.image_conv = down_level(in_channels, FULL_RESOLUTION_WIDTH) if full_resolution else None
-        channels = [FULL_RESOLUTION_WIDTH if full_resolution else in_channels, *stem_widths(width, stem_stride)]
-        depth = len(channels) - 1
-        self.stem = nn.Sequential(*(StemBlock(channels[i], channels[i + 1], last=i == depth - 1) for i in range(depth)))
-        self._add_stages(width, stages)
-
-    def _add_stages(self, width: int, stages: Sequence[Sequence[nn.Module]]) -> None:
+        if unet_levels:
+            self.stem = nn.Sequential(nn.Conv2d(UNET_WIDTHS[-1], width, 3, stride=2, padding=1))
+        else:
+            channels = [FULL_RESOLUTION_WIDTH if full_resolution else in_channels, *stem_widths(width, stem_stride)]
+            last = len(channels) - 2
+            self.stem = nn.Sequential(
+                *(StemBlock(channels[i], channels[i + 1], last=i == last) for i in range(last + 1))
+            )
         self.stem_norm = LayerNorm(width)
         self.stages = nn.ModuleList([nn.Sequential(*blocks) for blocks in stages])
         widths = [width * 2**index for index in range(len(stages))]
@@ -89,9 +81,9 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         outputs = []
-        for level in self.levels:
-            x = level(x)
-            outputs.append(x)
+        if self.levels is not None:
+            outputs = self.levels(x)
+            x = outputs[-1]
         if self.image_conv is not None:
             x = self.image_conv(x)
         for block in self.stem:

@@ -61,6 +61,9 @@ class UNet2022(SegmentationNetwork):
         full_resolution: adds convolutional levels at strides 1 and 2 (and 4, after a stem of stride 8): two 3x3
             convolutions with instance norm before the stem, and two a level after the decoder, joined by skips; the
             paper's decoder ends at the stem's stride.
+        unet_levels: the levels of nnU-Net's U-Net at strides 1, 2 and 4 (two convolutions each with instance norm, 32
+            to 128 channels), in the place of the stem, the first stage of encoder and decoder, and the 4x4 heads; not
+            in the paper.
         bias_policy: how the position biases of weights for another image size are resized, "extend" or "scale"; see
             `resize_relative_position_table`.
         shared: see `SegmentationNetwork`. ``pretrained`` is a ConvNeXt: the first three blocks of each stage go into
@@ -107,6 +110,11 @@ class UNet2022(SegmentationNetwork):
             raise UserError(
                 "UNet-2022 without attention and convolution has no second part: leave one, or use block convnext"
             )
+        if unet_levels and (stem_stride != 4 or full_resolution):
+            raise UserError(
+                "UNet-2022 with nnU-Net's levels has stride 4 before its stages and full resolution already: leave out "
+                "stem_stride and full_resolution"
+            )
         check_blocks("each stage of UNet-2022", blocks, BLOCKS_PER_STAGE)
         check_bias_policy(bias_policy)
         self.size, self.stem_stride, self.given_windows = UNET2022_SIZES[size], stem_stride, windows
@@ -125,18 +133,18 @@ class UNet2022(SegmentationNetwork):
         depth = BLOCKS_PER_STAGE if blocks is None else blocks
         self.encoder = Encoder(
             in_channels=self.in_channels,
-            width=self.size.width,
+            width=self.size.width * 2**self.first_stage,
             stem_stride=stem_stride,
-            stages=self._stages(design, drop_path_rates(STAGES, depth, drop_path)),
+            stages=self._stages(design, drop_path_rates(STAGES, depth, drop_path))[self.first_stage :],
             full_resolution=full_resolution,
             unet_levels=unet_levels,
         )
         coarsest_first = drop_path_rates(STAGES - 1, depth, drop_path)
         self.decoder = Decoder(
-            width=self.size.width,
+            width=self.size.width * 2**self.first_stage,
             num_classes=self.num_classes,
             stem_stride=stem_stride,
-            stages=self._stages(design, coarsest_first[::-1]),
+            stages=self._stages(design, coarsest_first[::-1])[self.first_stage :],
             auxiliary_heads=self.auxiliary_heads,
             full_resolution=full_resolution,
             unet_levels=unet_levels,
@@ -185,6 +193,8 @@ class UNet2022(SegmentationNetwork):
         return resize_relative_position_table(table, old_window=old_grid, new_window=new_grid, policy=self.bias_policy)
 
     def load_pretrained(self, sources: WeightSource | Sequence[WeightSource]) -> LoadReport:
+        if self.first_stage:
+            raise UserError("UNet-2022 with nnU-Net's levels takes no pretrained weights: train it from scratch")
         if not self.pretrained_parts:
             raise UserError("UNet-2022 with Swin blocks has no part that ConvNeXt's weights fit: train it from scratch")
         return super().load_pretrained(sources)
