@@ -14,8 +14,9 @@ def boundary_weight(mask: Tensor, valid: Tensor | None = None) -> Tensor:
     over valid pixels alone.
     """
 
-    def mean(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, WINDOW, stride=1, padding=WINDOW // 2)
+    def mean(x: Tensor) -> Tensor:  # of columns, then of rows: 62 additions a pixel instead of 961
+        columns = F.avg_pool2d(x, (WINDOW, 1), stride=1, padding=(WINDOW // 2, 0))
+        return F.avg_pool2d(columns, (1, WINDOW), stride=1, padding=(0, WINDOW // 2))
 
     if valid is None:
         return 1 + STRENGTH * (mean(mask) - mask).abs()
