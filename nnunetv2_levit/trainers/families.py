@@ -101,12 +101,6 @@ RECIPE_OPTIONS = (
         recipe_changes={"mirroring": False},
         excludes=("paper", "study"),
     ),
-    Option(
-        "rot30",
-        "rotations of up to 30 degrees, where nnU-Net takes up to 180 for 2D",
-        recipe_changes={"rotation_degrees": (-30.0, 30.0)},
-        excludes=("paper", "study"),
-    ),
     Option("bf16", "computes in bfloat16, on CPUs too", recipe_changes={"bf16": True}),
 )
 """Options of every family, which change its recipe. They come before ``pretrained`` and ``paper`` in a name."""

@@ -60,17 +60,11 @@ OPTIONS = (
         excludes=("printed", "nosa", "nodw", "swin"),
     ),
     Option(
-        "fullres",
-        "convolutional levels at strides 1 and 2, with skips (not in the paper)",
-        {"full_resolution": True},
-    ),
-    Option(
         "unetlevels",
         "nnU-Net's levels at strides 1 to 4 for the stem and the first stage (not in the paper)",
         {"unet_levels": True},
-        excludes=("p8", "fullres", "pretrained"),
+        excludes=("p8", "pretrained"),
     ),
-    Option("nodroppath", "no residual branch is dropped (the authors' code: up to 20 %)", {"drop_path": 0.0}),
     Option("nods", "without deep supervision", {"auxiliary_heads": False}),
     *RECIPE_OPTIONS,
     Option(

@@ -235,7 +235,6 @@ def test_a_checkpoint_of_another_patch_size_fits(options):
         ({"attention": False, "convolution": False}, "no second part"),
         ({"in_channels": 0}, "at least one channel"),
         ({"unet_levels": True, "stem_stride": 8}, "leave out stem_stride"),
-        ({"unet_levels": True, "full_resolution": True}, "leave out stem_stride and full_resolution"),
         ({"unet_levels": True, "pretrained": "convnext_tiny.fb_in1k"}, "no pretrained weights"),
     ],
 )

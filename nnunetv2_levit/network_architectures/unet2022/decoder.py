@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, halvings, spatial_size
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UpLevels
-from nnunetv2_levit.network_architectures.unet2022.encoder import UNET_WIDTHS, stem_widths
+from nnunetv2_levit.network_architectures.layers.unet_levels import UpLevels
+from nnunetv2_levit.network_architectures.unet2022.encoder import UNET_WIDTHS
 
 OUTPUTS = 3  # with auxiliary heads
 HEAD_STRIDE = 4  # of the last transposed convolution
@@ -48,8 +48,8 @@ class Decoder(nn.Module):
     ``forward`` takes the encoder's maps and returns logits at full resolution, and at 1/2 and 1/4 where auxiliary heads
     exist and are asked for; up to a stem stride larger than the image, as grids are rounded up.
 
-    With ``full_resolution`` or ``unet_levels`` the encoder's finer maps come first, each joined by a convolutional
-    level; the heads are then 1x1 convolutions on the three finest maps.
+    With ``unet_levels`` the encoder's finer maps come first, each joined by a convolutional level; the heads are then
+    1x1 convolutions on the three finest maps.
 
     Args:
         stages: blocks of the stages, the finest first.
@@ -63,7 +63,6 @@ class Decoder(nn.Module):
         stem_stride: int,
         stages: Sequence[Sequence[nn.Module]],
         auxiliary_heads: bool,
-        full_resolution: bool = False,
         unet_levels: bool = False,
     ) -> None:
         super().__init__()
@@ -71,12 +70,9 @@ class Decoder(nn.Module):
         widths = [width * 2**index for index in range(len(stages))]
         self.upsamplings = nn.ModuleList([Upsampling(2 * w) for w in widths])
         self.fine_levels: UpLevels | None = None
-        if full_resolution or unet_levels:  # the last width is the first stage's
-            fine_widths = [*UNET_WIDTHS, width]
-            if full_resolution:
-                fine_widths = [FULL_RESOLUTION_WIDTH, *stem_widths(width, stem_stride)]
-            self.fine_levels = UpLevels(fine_widths)
-            head_widths = (fine_widths + widths[1:])[: OUTPUTS if auxiliary_heads else 1]
+        if unet_levels:
+            self.fine_levels = UpLevels([*UNET_WIDTHS, width])
+            head_widths = UNET_WIDTHS[: OUTPUTS if auxiliary_heads else 1]
             self.head_blocks = nn.ModuleList(nn.Identity() for _ in head_widths)
             self.seg_layers = nn.ModuleList(nn.Conv2d(w, num_classes, 1) for w in head_widths)
             return

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.grids import halvings
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, DownLevels, down_level
+from nnunetv2_levit.network_architectures.layers.unet_levels import DownLevels
 
 UNET_WIDTHS = (32, 64, 128)  # of nnU-Net's levels at strides 1 to 4
 
@@ -47,9 +47,8 @@ class Downsampling(nn.Module):
 class Encoder(nn.Module):
     """Stem and four stages: (B, C, H, W) -> layer-normed outputs of the four stages, finest first.
 
-    With ``full_resolution`` two convolutions come before the stem, and their output and those of the stem's blocks but
-    the last, at strides 1, 2 (and 4), come before the stages'. With ``unet_levels`` nnU-Net's levels at strides 1, 2
-    and 4 are the stem, their maps come before the stages', and ``width`` is that of the first stage, at stride 8.
+    With ``unet_levels`` nnU-Net's levels at strides 1, 2 and 4 are the stem, their maps come before the stages', and
+    ``width`` is that of the first stage, at stride 8.
     """
 
     def __init__(
@@ -59,16 +58,14 @@ class Encoder(nn.Module):
         width: int,
         stem_stride: int,
         stages: Sequence[Sequence[nn.Module]],
-        full_resolution: bool = False,
         unet_levels: bool = False,
     ) -> None:
         super().__init__()
         self.levels = DownLevels([in_channels, *UNET_WIDTHS]) if unet_levels else None
-        self.image_conv = down_level(in_channels, FULL_RESOLUTION_WIDTH) if full_resolution else None
         if unet_levels:
             self.stem = nn.Sequential(nn.Conv2d(UNET_WIDTHS[-1], width, 3, stride=2, padding=1))
         else:
-            channels = [FULL_RESOLUTION_WIDTH if full_resolution else in_channels, *stem_widths(width, stem_stride)]
+            channels = [in_channels, *stem_widths(width, stem_stride)]
             last = len(channels) - 2
             self.stem = nn.Sequential(
                 *(StemBlock(channels[i], channels[i + 1], last=i == last) for i in range(last + 1))
@@ -84,13 +81,7 @@ class Encoder(nn.Module):
         if self.levels is not None:
             outputs = self.levels(x)
             x = outputs[-1]
-        if self.image_conv is not None:
-            x = self.image_conv(x)
-        for block in self.stem:
-            if self.image_conv is not None:
-                outputs.append(x)
-            x = block(x)
-        x = norm_channels(self.stem_norm, x)
+        x = norm_channels(self.stem_norm, self.stem(x))
         for index, (stage, norm) in enumerate(zip(self.stages, self.norms, strict=True)):
             if index > 0:
                 x = self.downsamplings[index - 1](x)

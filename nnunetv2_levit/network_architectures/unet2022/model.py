@@ -58,9 +58,6 @@ class UNet2022(SegmentationNetwork):
         blocks: blocks of each stage; None takes the paper's three.
         drop_path: highest probability of dropping the last residual branch; it rises linearly from 0 over the encoder's
             blocks, and again over the decoder's in the order in which they run.
-        full_resolution: adds convolutional levels at strides 1 and 2 (and 4, after a stem of stride 8): two 3x3
-            convolutions with instance norm before the stem, and two a level after the decoder, joined by skips; the
-            paper's decoder ends at the stem's stride.
         unet_levels: the levels of nnU-Net's U-Net at strides 1, 2 and 4 (two convolutions each with instance norm, 32
             to 128 channels), in the place of the stem, the first stage of encoder and decoder, and the 4x4 heads; not
             in the paper.
@@ -87,7 +84,6 @@ class UNet2022(SegmentationNetwork):
         layer_scale: float = 1e-6,
         blocks: int | None = None,
         drop_path: float = DROP_PATH,
-        full_resolution: bool = False,
         unet_levels: bool = False,
         bias_policy: BiasPolicy = "extend",
         **shared: Unpack[SharedArguments],
@@ -110,11 +106,8 @@ class UNet2022(SegmentationNetwork):
             raise UserError(
                 "UNet-2022 without attention and convolution has no second part: leave one, or use block convnext"
             )
-        if unet_levels and (stem_stride != 4 or full_resolution):
-            raise UserError(
-                "UNet-2022 with nnU-Net's levels has stride 4 before its stages and full resolution already: leave out "
-                "stem_stride and full_resolution"
-            )
+        if unet_levels and stem_stride != 4:
+            raise UserError("UNet-2022 with nnU-Net's levels has stride 4 before its stages: leave out stem_stride")
         check_blocks("each stage of UNet-2022", blocks, BLOCKS_PER_STAGE)
         check_bias_policy(bias_policy)
         self.size, self.stem_stride, self.given_windows = UNET2022_SIZES[size], stem_stride, windows
@@ -136,7 +129,6 @@ class UNet2022(SegmentationNetwork):
             width=self.size.width * 2**self.first_stage,
             stem_stride=stem_stride,
             stages=self._stages(design, drop_path_rates(STAGES, depth, drop_path))[self.first_stage :],
-            full_resolution=full_resolution,
             unet_levels=unet_levels,
         )
         coarsest_first = drop_path_rates(STAGES - 1, depth, drop_path)
@@ -146,7 +138,6 @@ class UNet2022(SegmentationNetwork):
             stem_stride=stem_stride,
             stages=self._stages(design, coarsest_first[::-1])[self.first_stage :],
             auxiliary_heads=self.auxiliary_heads,
-            full_resolution=full_resolution,
             unet_levels=unet_levels,
         )
         self._complete()
