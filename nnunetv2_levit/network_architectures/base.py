@@ -176,8 +176,11 @@ class SegmentationNetwork(nn.Module):
         initialised. The report is kept as ``pretrained_report``.
 
         Raises:
-            UserError: a file can't be had or read, or does not fit; or their number is wrong.
+            UserError: a file can't be had or read, or does not fit; their number is wrong; or none fits this network.
         """
+        if not self.pretrained_parts:
+            name = type(self).__name__
+            raise UserError(f"{name} with these options takes no pretrained weights: train it from scratch")
         sources = [sources] if isinstance(sources, str | Path) else list(sources)
         if len(sources) != len(self.pretrained_parts):
             wanted = ", ".join(part.tag for part in self.pretrained_parts)

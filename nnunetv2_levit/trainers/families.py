@@ -68,6 +68,14 @@ BLOCKS_PER_STAGE = Option(
     "blocks<N>", "at most N transformer blocks in each stage (`nnunetv2_levit truncate` makes them)", parameter="blocks"
 )
 
+UNET_LEVELS = Option(
+    "unetlevels",
+    "nnU-Net's levels at strides 1 to 16 for the CNN and the decoder (not in the papers)",
+    {"unet_levels": True},
+    excludes=("pretrained",),
+)
+"""For networks with a vision transformer on patches of 16 pixels."""
+
 AVERAGED_SHARE = 0.02
 PRIMUS_RECIPE = {
     "learning_rate": 3e-4,

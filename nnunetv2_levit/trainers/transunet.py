@@ -2,7 +2,7 @@
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSUNET_TAG, UNETR2D_TAG
-from nnunetv2_levit.trainers.families import VIT_RECIPE_OPTIONS, Consequences, Family, Option
+from nnunetv2_levit.trainers.families import UNET_LEVELS, VIT_RECIPE_OPTIONS, Consequences, Family, Option
 from nnunetv2_levit.trainers.recipe import Recipe
 
 SIZES_BY_BLOCKS = {12: "12blocks", 3: "3blocks", 1: "1block"}
@@ -85,6 +85,7 @@ TRANSUNET = _family(
     "transunet",
     options=(
         BLOCKS,
+        UNET_LEVELS,
         DEEP_SUPERVISION,
         *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
@@ -106,6 +107,7 @@ UNETR2D = _family(
     options=(
         BLOCKS,
         CONV_STEM,
+        UNET_LEVELS,
         DEEP_SUPERVISION,
         *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
@@ -119,8 +121,9 @@ CATS2D = _family(
     "cats2d",
     options=(
         BLOCKS,
-        Option("r34", "ResNet-34 in place of ResNet-50", {"resnet": "resnet34"}),
+        Option("r34", "ResNet-34 in place of ResNet-50", {"resnet": "resnet34"}, excludes=("unetlevels",)),
         CONV_STEM,
+        UNET_LEVELS,
         DEEP_SUPERVISION,
         *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED, resolve=_pretrained_cats),

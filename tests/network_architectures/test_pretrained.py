@@ -119,6 +119,15 @@ def test_faulty_files_are_named(classifier, checkpoint, tmp_path):
         build(pretrained=other)
 
 
-def test_identity_attention_has_no_pretrained_weights(checkpoint):
-    with pytest.raises(UserError, match="identity attention"):
-        build(pretrained=checkpoint, identity_attention=True)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("levit_unet_128s", {"identity_attention": True}),
+        ("unet2022_tiny", {"block": "swin"}),
+        *((f"{name}_1block", {"unet_levels": True}) for name in ("transunet", "unetr2d", "cats2d")),
+        *((name, {"unet_levels": True}) for name in ("levit_unet_128s", "unet2022_tiny", "transfuse_s")),
+    ],
+)
+def test_options_that_no_pretrained_weights_fit_refuse_them(name, options):
+    with torch.device("meta"), pytest.raises(UserError, match="takes no pretrained weights: train it from scratch"):
+        create(name, in_channels=1, num_classes=2, image_size=(64, 64), pretrained="weights.pth", **options)

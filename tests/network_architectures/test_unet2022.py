@@ -195,11 +195,9 @@ def test_convnexts_blocks_go_into_the_first_part_of_every_block(convnext):
     assert "encoder.stem" in report.summary()
 
 
-def test_convnext_blocks_take_the_same_weights_and_swin_blocks_refuse(convnext):
+def test_convnext_blocks_take_the_same_weights_and_those_of_another_size_are_refused(convnext):
     _, path = convnext
     assert len(build(pretrained=path, block="convnext").pretrained_report.loaded) == 189
-    with pytest.raises(UserError, match="Swin blocks"):
-        build(pretrained=path, block="swin")
     with pytest.raises(UserError, match=r"convnext_base\.fb_in1k"):
         build("base", pretrained=path)
 
@@ -235,7 +233,6 @@ def test_a_checkpoint_of_another_patch_size_fits(options):
         ({"attention": False, "convolution": False}, "no second part"),
         ({"in_channels": 0}, "at least one channel"),
         ({"unet_levels": True, "stem_stride": 8}, "leave out stem_stride"),
-        ({"unet_levels": True, "pretrained": "convnext_tiny.fb_in1k"}, "no pretrained weights"),
     ],
 )
 def test_what_cannot_be_built_is_refused_with_a_sentence(options, words):

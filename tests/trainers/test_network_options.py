@@ -17,6 +17,10 @@ OPTIONS = [
     "LeViTUNetTrainer_128s_conv_unetlevels",
     "UNETR2DTrainer_blocks2_convstem_primus",
     "CATS2DTrainer_1block_r34_convstem",
+    "TransFuseTrainer_blocks1_unetlevels",
+    "TransUNetTrainer_1block_unetlevels",
+    "UNETR2DTrainer_1block_convstem_unetlevels_ds",
+    "CATS2DTrainer_unetlevels",
 ]
 
 

@@ -10,9 +10,11 @@ from dynamic_network_architectures.building_blocks.simple_conv_blocks import Sta
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.layers.grids import crop, spatial_size
+from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, spatial_size
 
-FULL_RESOLUTION_WIDTH = 32  # nnU-Net's
+UNET_WIDTHS = (32, 64, 128, 256, 512)  # of nnU-Net's levels at strides 1 to 16
+FULL_RESOLUTION_WIDTH = UNET_WIDTHS[0]
+UNET_SCALES = (1.0, 0.5, 0.25)  # of the outputs with auxiliary heads
 
 
 def down_level(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Module:
@@ -82,3 +84,23 @@ class UpLevels(nn.ModuleList):
             x = level(x, skip)
             maps.insert(0, x)
         return maps
+
+
+class UNetDecoder(nn.Module):
+    """Levels of nnU-Net's U-Net from a map of ``width`` channels at stride 16 up to full resolution, with 1x1 heads.
+
+    ``forward`` takes that map and the skips at strides 1, 2, 4 and 8 and returns logits at full resolution, and at 1/2
+    and 1/4 where auxiliary heads exist and are asked for.
+    """
+
+    def __init__(self, *, width: int, num_classes: int, auxiliary_heads: bool) -> None:
+        super().__init__()
+        skip_widths = UNET_WIDTHS[:-1]
+        self.levels = UpLevels([*skip_widths, width])
+        # named seg_layers because `nnUNetv2_train -pretrained_weights` leaves out what is called so
+        heads = skip_widths[: len(UNET_SCALES) if auxiliary_heads else 1]
+        self.seg_layers = nn.ModuleList(nn.Conv2d(channels, num_classes, 1) for channels in heads)
+
+    def forward(self, x: Tensor, skips: Sequence[Tensor], image_size: Grid, *, auxiliary: bool) -> list[Tensor]:
+        maps = self.levels(x, skips)[: len(UNET_SCALES) if auxiliary else 1]
+        return [layer(x) for layer, x in zip(self.seg_layers, maps, strict=False)]

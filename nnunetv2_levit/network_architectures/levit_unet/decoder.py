@@ -8,13 +8,11 @@ from torch import Tensor, nn
 from nnunetv2_levit.network_architectures.base import output_size
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import UpsampleConvBlock
 from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UpLevels
+from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UNetDecoder
 from nnunetv2_levit.network_architectures.layers.upsampled_convolution import upsample
-from nnunetv2_levit.network_architectures.levit_unet.encoder import UNET_WIDTHS
 
 WIDTHS = (512, 256, 128)  # at strides 8, 4 and 2
 SCALES = (1.0, 0.25, 0.125)  # of the outputs
-UNET_SCALES = (1.0, 0.5, 0.25)
 
 
 class LeViTUNetDecoder(nn.Module):
@@ -101,23 +99,19 @@ class LeViTUNetDecoder(nn.Module):
         ]
 
 
-class UNetDecoder(nn.Module):
-    """nnU-Net's levels in the place of LeViT-UNet's decoder: all maps at stride 16 concatenated, four `UpLevel`s.
+class JoinedUNetDecoder(nn.Module):
+    """nnU-Net's levels in the place of LeViT-UNet's decoder, from all maps at stride 16 and coarser, concatenated.
 
     ``forward`` as `LeViTUNetDecoder`'s; outputs at 1, and at 1/2 and 1/4 where auxiliary heads exist and are asked for.
     """
 
     def __init__(self, *, bottleneck_widths: Sequence[int], num_classes: int, auxiliary_heads: bool) -> None:
         super().__init__()
-        widths = [*UNET_WIDTHS, sum(bottleneck_widths)]
-        self.levels = UpLevels(widths)
-        heads = len(UNET_SCALES) if auxiliary_heads else 1
-        self.seg_layers = nn.ModuleList(nn.Conv2d(width, num_classes, 1) for width in widths[:heads])
+        self.unet = UNetDecoder(width=sum(bottleneck_widths), num_classes=num_classes, auxiliary_heads=auxiliary_heads)
 
     def forward(
         self, features: tuple[list[Tensor], list[Tensor]], image_size: Grid, *, auxiliary: bool
     ) -> list[Tensor]:
         (*skips, c4), transformer = features
         x = torch.cat([c4, *(upsample(s, spatial_size(c4)) for s in transformer)], dim=1)
-        wanted = self.levels(x, skips)[: len(UNET_SCALES) if auxiliary else 1]
-        return [layer(x) for layer, x in zip(self.seg_layers, wanted, strict=False)]
+        return self.unet(x, skips, image_size, auxiliary=auxiliary)

@@ -11,13 +11,11 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, DoubleConv
 from nnunetv2_levit.network_architectures.layers.grids import Grid, halved, spatial_size, stage_grids
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, DownLevels
+from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UNET_WIDTHS, DownLevels
 from nnunetv2_levit.network_architectures.levit_unet.attention import Attention
 from nnunetv2_levit.network_architectures.levit_unet.sizes import LeViTVariant
 
 ATTENTION_RATIO, SUBSAMPLING_ATTENTION_RATIO, MLP_RATIO = 2, 4, 2
-
-UNET_WIDTHS = (32, 64, 128, 256)  # of nnU-Net's levels at strides 1 to 8
 
 
 def transformer_grids(image_size: Grid) -> list[Grid]:
@@ -117,7 +115,7 @@ class LeViTEncoder(nn.Module):
         super().__init__()
         self.stem: nn.Module
         if unet_levels:
-            self.stem = DownLevels([in_channels, *UNET_WIDTHS, variant.widths[0]])
+            self.stem = DownLevels([in_channels, *UNET_WIDTHS[:-1], variant.widths[0]])
         else:
             self.stem = Stem16(in_channels, variant.widths[0], act_layer=nn.Hardswish)
         self.image_conv = DoubleConv(in_channels, FULL_RESOLUTION_WIDTH) if full_resolution else None

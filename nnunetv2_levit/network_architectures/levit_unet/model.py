@@ -6,7 +6,6 @@ logits predicted at half resolution and upsampled.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -26,10 +25,11 @@ from nnunetv2_levit.network_architectures.layers.other_norms import (
     TokenNorm,
     set_norms,
 )
-from nnunetv2_levit.network_architectures.levit_unet.decoder import SCALES, UNET_SCALES, LeViTUNetDecoder, UNetDecoder
+from nnunetv2_levit.network_architectures.layers.unet_levels import UNET_SCALES
+from nnunetv2_levit.network_architectures.levit_unet.decoder import SCALES, JoinedUNetDecoder, LeViTUNetDecoder
 from nnunetv2_levit.network_architectures.levit_unet.encoder import LeViTEncoder
 from nnunetv2_levit.network_architectures.levit_unet.sizes import LEVIT_VARIANTS, SKIPS
-from nnunetv2_levit.network_architectures.pretrained import LoadReport, PretrainedPart, WeightSource
+from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -97,9 +97,10 @@ class LeViTUNet(SegmentationNetwork):
         check_bias_policy(bias_policy)
         check_choice("norm of maps", norm, MAP_NORMS)
         check_choice("norm of tokens", token_norm, TOKEN_NORMS)
-        self.identity_attention, self.bias_policy = identity_attention, bias_policy
+        self.bias_policy = bias_policy
         self.table_kind = f"attention biases (policy {bias_policy})"
-        self.pretrained_parts = (PretrainedPart(size.timm_tag, ((r"encoder\.(.+)", r"\1"),)),)
+        if not identity_attention and not unet_levels:
+            self.pretrained_parts = (PretrainedPart(size.timm_tag, ((r"encoder\.(.+)", r"\1"),)),)
         self.encoder = LeViTEncoder(
             variant=size,
             in_channels=self.in_channels,
@@ -116,7 +117,7 @@ class LeViTUNet(SegmentationNetwork):
         self.decoder: nn.Module
         if unet_levels:
             self.deep_supervision_scales = UNET_SCALES
-            self.decoder = UNetDecoder(
+            self.decoder = JoinedUNetDecoder(
                 bottleneck_widths=(width, *transformer_widths),
                 num_classes=self.num_classes,
                 auxiliary_heads=self.auxiliary_heads,
@@ -138,8 +139,3 @@ class LeViTUNet(SegmentationNetwork):
 
     def resize_table(self, table: Tensor, *, old_grid: Grid, new_grid: Grid) -> Tensor:
         return resize_attention_bias_table(table, old_grid=old_grid, new_grid=new_grid, policy=self.bias_policy)
-
-    def load_pretrained(self, sources: WeightSource | Sequence[WeightSource]) -> LoadReport:
-        if self.identity_attention:
-            raise UserError("LeViT-UNet with identity attention has no pretrained weights: train it from scratch")
-        return super().load_pretrained(sources)

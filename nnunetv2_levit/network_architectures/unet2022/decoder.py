@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, halvings, spatial_size
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
 from nnunetv2_levit.network_architectures.layers.unet_levels import UpLevels
-from nnunetv2_levit.network_architectures.unet2022.encoder import UNET_WIDTHS
+from nnunetv2_levit.network_architectures.unet2022.encoder import FINE_WIDTHS
 
 OUTPUTS = 3  # with auxiliary heads
 HEAD_STRIDE = 4  # of the last transposed convolution
@@ -71,8 +71,8 @@ class Decoder(nn.Module):
         self.upsamplings = nn.ModuleList([Upsampling(2 * w) for w in widths])
         self.fine_levels: UpLevels | None = None
         if unet_levels:
-            self.fine_levels = UpLevels([*UNET_WIDTHS, width])
-            head_widths = UNET_WIDTHS[: OUTPUTS if auxiliary_heads else 1]
+            self.fine_levels = UpLevels([*FINE_WIDTHS, width])
+            head_widths = list(FINE_WIDTHS[: OUTPUTS if auxiliary_heads else 1])
             self.head_blocks = nn.ModuleList(nn.Identity() for _ in head_widths)
             self.seg_layers = nn.ModuleList(nn.Conv2d(w, num_classes, 1) for w in head_widths)
             return

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.grids import halvings
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
-from nnunetv2_levit.network_architectures.layers.unet_levels import DownLevels
+from nnunetv2_levit.network_architectures.layers.unet_levels import UNET_WIDTHS, DownLevels
 
-UNET_WIDTHS = (32, 64, 128)  # of nnU-Net's levels at strides 1 to 4
+FINE_WIDTHS = UNET_WIDTHS[:3]  # of nnU-Net's levels at strides 1 to 4
 
 
 def stem_widths(width: int, stem_stride: int) -> list[int]:
@@ -61,9 +61,9 @@ class Encoder(nn.Module):
         unet_levels: bool = False,
     ) -> None:
         super().__init__()
-        self.levels = DownLevels([in_channels, *UNET_WIDTHS]) if unet_levels else None
+        self.levels = DownLevels([in_channels, *FINE_WIDTHS]) if unet_levels else None
         if unet_levels:
-            self.stem = nn.Sequential(nn.Conv2d(UNET_WIDTHS[-1], width, 3, stride=2, padding=1))
+            self.stem = nn.Sequential(nn.Conv2d(FINE_WIDTHS[-1], width, 3, stride=2, padding=1))
         else:
             channels = [in_channels, *stem_widths(width, stem_stride)]
             last = len(channels) - 2

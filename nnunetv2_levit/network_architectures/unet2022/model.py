@@ -20,7 +20,7 @@ from nnunetv2_levit.network_architectures.layers.attention_bias import (
     resize_relative_position_table,
 )
 from nnunetv2_levit.network_architectures.layers.grids import Grid
-from nnunetv2_levit.network_architectures.pretrained import LoadReport, PretrainedPart, WeightSource
+from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
 from nnunetv2_levit.network_architectures.unet2022.decoder import Decoder
 from nnunetv2_levit.network_architectures.unet2022.encoder import Encoder
 from nnunetv2_levit.network_architectures.unet2022.pi_block import BlockDesign
@@ -112,7 +112,7 @@ class UNet2022(SegmentationNetwork):
         check_bias_policy(bias_policy)
         self.size, self.stem_stride, self.given_windows = UNET2022_SIZES[size], stem_stride, windows
         self.bias_policy, self.first_stage = bias_policy, int(unet_levels)
-        if block != "swin":
+        if block != "swin" and not unet_levels:
             first_part = r"local\." if block == "pi" else ""
             name = rf"(?:en|de)coder\.stages\.(\d)\.(\d)\.{first_part}(.+)"
             self.pretrained_parts = (PretrainedPart(self.size.timm_tag, ((name, r"stages.\1.blocks.\2.\3"),)),)
@@ -182,10 +182,3 @@ class UNet2022(SegmentationNetwork):
 
     def resize_table(self, table: Tensor, *, old_grid: Grid, new_grid: Grid) -> Tensor:
         return resize_relative_position_table(table, old_window=old_grid, new_window=new_grid, policy=self.bias_policy)
-
-    def load_pretrained(self, sources: WeightSource | Sequence[WeightSource]) -> LoadReport:
-        if self.first_stage:
-            raise UserError("UNet-2022 with nnU-Net's levels takes no pretrained weights: train it from scratch")
-        if not self.pretrained_parts:
-            raise UserError("UNet-2022 with Swin blocks has no part that ConvNeXt's weights fit: train it from scratch")
-        return super().load_pretrained(sources)

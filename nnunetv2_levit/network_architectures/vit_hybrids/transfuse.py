@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from nnunetv2_levit.network_architectures.base import check_blocks, check_choice
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, ResidualDoubleConv
 from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size, token_grid
+from nnunetv2_levit.network_architectures.layers.unet_levels import UNET_WIDTHS, DownLevels, UpLevels
 from nnunetv2_levit.network_architectures.layers.upsampled_convolution import upsample
 from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
 from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNN_NAMES, build_cnn
@@ -46,15 +47,17 @@ class TransFuseHeads(nn.Module):
     Each is a chain of convolutions with BN and ReLU and a 3x3 to the classes; the logits are upsampled to the image.
     """
 
-    def __init__(self, *, width: int, coarse_width: int, num_classes: int, auxiliary_heads: bool) -> None:
+    def __init__(self, *, widths: tuple[int, int, int], num_classes: int, auxiliary_heads: bool) -> None:
         super().__init__()
-        chains = [[ConvNorm(width, width, 3)]]
+        final, width, coarse = widths
+        chains, heads = [[ConvNorm(final, final, 3)]], [final]
         if auxiliary_heads:
             chains.append([ConvNorm(width, width, 3)])
-            chains.append([ConvNorm(coarse_width, width, 1), ConvNorm(width, width, 3)])
+            chains.append([ConvNorm(coarse, width, 1), ConvNorm(width, width, 3)])
+            heads += [width, width]
         self.chains = nn.ModuleList([nn.ModuleList(chain) for chain in chains])
         # named seg_layers because `nnUNetv2_train -pretrained_weights` leaves out what is called so
-        self.seg_layers = nn.ModuleList([nn.Conv2d(width, num_classes, 3, padding=1) for _ in chains])
+        self.seg_layers = nn.ModuleList([nn.Conv2d(channels, num_classes, 3, padding=1) for channels in heads])
 
     def forward(self, maps: list[Tensor], image_size: Grid) -> list[Tensor]:
         outputs = []
@@ -73,6 +76,8 @@ class TransFuse(ViTNetwork):
         blocks: transformer blocks; None takes the size's own (8, 10, 12).
         dropout: of whole channels of the branches' maps in training; half of it after each fusion.
         drop_path, layer_scale: of the transformer's blocks, see `ViTEncoder`; not in the paper.
+        unet_levels: nnU-Net's levels (32 to 512 channels at strides 1 to 16) in the place of the CNN, and two of its
+            decoder's above the final map, which the paper has at stride 4; not in the paper.
         shared: see `SegmentationNetwork`; ``pretrained`` takes the CNN's weights and the transformer's.
     """
 
@@ -86,6 +91,7 @@ class TransFuse(ViTNetwork):
         dropout: float = 0.2,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        unet_levels: bool = False,
         **shared: Unpack[SharedArguments],
     ) -> None:
         super().__init__(**shared)
@@ -93,11 +99,18 @@ class TransFuse(ViTNetwork):
         shape = TRANSFUSE_SIZES[size]
         check_blocks(f"TransFuse size {size}", blocks, shape.blocks)
         backbone = CNNS[shape.cnn]
-        self.pretrained_parts = (
-            PretrainedPart(backbone.timm_tag, CNN_NAMES),
-            PretrainedPart(shape.timm_tag, (VIT_NAMES,)),
-        )
-        self.cnn = build_cnn(backbone, in_channels=self.in_channels, strides=(4, 8, 16))
+        self.fine_levels: UpLevels | None = None
+        if unet_levels:
+            w1, w2, w4, w8, w16 = UNET_WIDTHS
+            self.cnn: nn.Module = DownLevels([self.in_channels, *UNET_WIDTHS])
+            self.fine_levels = UpLevels([w1, w2, w4])
+        else:
+            self.pretrained_parts = (
+                PretrainedPart(backbone.timm_tag, CNN_NAMES),
+                PretrainedPart(shape.timm_tag, (VIT_NAMES,)),
+            )
+            _, w4, w8, w16 = backbone.widths
+            self.cnn = build_cnn(backbone, in_channels=self.in_channels, strides=(4, 8, 16))
         self.vit = ViTEncoder(
             in_channels=self.in_channels,
             grid=token_grid(self.image_size, PATCH),
@@ -107,7 +120,6 @@ class TransFuse(ViTNetwork):
             drop_path=drop_path,
             layer_scale=layer_scale,
         )
-        _, w4, w8, w16 = backbone.widths
         self.dropout = nn.Dropout2d(dropout)
         self.transformer_ups = nn.ModuleList([ResidualDoubleConv([shape.width], w8), ResidualDoubleConv([w8], w4)])
         self.fusions = nn.ModuleList(
@@ -118,17 +130,21 @@ class TransFuse(ViTNetwork):
         )
         self.ups = nn.ModuleList([GatedUp(width=w16, skip_width=w8), GatedUp(width=w8, skip_width=w4)])
         self.decoder = TransFuseHeads(
-            width=w4, coarse_width=w16, num_classes=self.num_classes, auxiliary_heads=self.auxiliary_heads
+            widths=(w1 if unet_levels else w4, w4, w16),
+            num_classes=self.num_classes,
+            auxiliary_heads=self.auxiliary_heads,
         )
         self._complete()
 
     def _logits(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
-        g2, g1, g0 = (self.dropout(g) for g in self.cnn(images))  # as the paper numbers them: 0 is the coarsest
+        *finer, c4, c8, c16 = self.cnn(images)
+        g2, g1, g0 = (self.dropout(g) for g in (c4, c8, c16))  # as the paper numbers them: 0 is the coarsest
         t0 = self.dropout(self.vit(images)[-1])
         t1 = self.dropout(self.transformer_ups[0]([t0], spatial_size(g1)))
         t2 = self.dropout(self.transformer_ups[1]([t1], spatial_size(g2)))
         f0 = self.fusions[0](g0, t0)
         f1 = self.ups[0](f0, self.fusions[1](g1, t1))
         f2 = self.ups[1](f1, self.fusions[2](g2, t2))
-        maps = [f2, t2, f0] if auxiliary else [f2]
+        final = f2 if self.fine_levels is None else self.fine_levels(f2, finer)[0]
+        maps = [final, t2, f0] if auxiliary else [final]
         return self.decoder(maps, spatial_size(images))

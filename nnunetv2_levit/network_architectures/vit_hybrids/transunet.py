@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nnunetv2_levit.network_architectures.base import check_blocks
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, UpsampleConvBlock
 from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size, token_grid
+from nnunetv2_levit.network_architectures.layers.unet_levels import UNET_WIDTHS, DownLevels, UNetDecoder
 from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
 from nnunetv2_levit.network_architectures.vit_hybrids.resnetv2_encoder import STEM_WIDTH, WIDTHS, ResNetV2Encoder
 from nnunetv2_levit.network_architectures.vit_hybrids.sizes import BLOCKS, TRANSUNET_TAG
@@ -32,7 +33,7 @@ DECODER_WIDTHS = (256, 128, 64, 16)
 class TransUNetDecoder(nn.Module):
     """3x3 to 512, three blocks that upsample, concatenate and convolve, one that upsamples and convolves; 3x3 head.
 
-    ``forward`` takes the transformer's map (stride 16), the skips at 1/8, 1/4 and 1/2 and returns logits at full
+    ``forward`` takes the transformer's map (stride 16), the skips at 1/2, 1/4 and 1/8 and returns logits at full
     resolution, and at 1/2 and 1/4 where auxiliary heads exist and are asked for.
     """
 
@@ -54,7 +55,7 @@ class TransUNetDecoder(nn.Module):
             self.seg_layers.extend([nn.Conv2d(d2, num_classes, 1), nn.Conv2d(d4, num_classes, 1)])
 
     def forward(self, x: Tensor, skips: list[Tensor], image_size: Grid, *, auxiliary: bool) -> list[Tensor]:
-        c8, c4, c2 = skips
+        c2, c4, c8 = skips
         x = F.relu(self.reduction(x), inplace=True)
         d8 = self.blocks[0]([x, c8], spatial_size(c8))
         d4 = self.blocks[1]([d8, c4], spatial_size(c4))
@@ -70,12 +71,16 @@ class TransUNet(ViTNetwork):
     Args:
         blocks: transformer blocks, 12 in the paper; 3 and 1 are the truncated forms.
         dropout: of embeddings and MLPs in training; 0.1 in the authors' code.
+        unet_levels: nnU-Net's levels (32 to 512 channels at strides 1 to 16) in the place of ResNet and decoder; not in
+            the paper.
         drop_path, layer_scale: of the transformer's blocks, see `ViTEncoder`; not in the paper.
         shared: see `SegmentationNetwork`.
     """
 
     deep_supervision_scales = (1.0, 0.5, 0.25)
-    pretrained_parts = (PretrainedPart(TRANSUNET_TAG, ((r"cnn\.(.+)", r"patch_embed.backbone.\1"), VIT_NAMES)),)
+    pretrained_parts: tuple[PretrainedPart, ...] = (
+        PretrainedPart(TRANSUNET_TAG, ((r"cnn\.(.+)", r"patch_embed.backbone.\1"), VIT_NAMES)),
+    )
 
     def __init__(
         self,
@@ -84,13 +89,18 @@ class TransUNet(ViTNetwork):
         dropout: float = 0.1,
         drop_path: float = 0.0,
         layer_scale: float | None = None,
+        unet_levels: bool = False,
         **shared: Unpack[SharedArguments],
     ) -> None:
         super().__init__(**shared)
         check_blocks("TransUNet", blocks, BLOCKS)
-        self.cnn = ResNetV2Encoder(self.in_channels)
+        self.cnn: nn.Module = ResNetV2Encoder(self.in_channels)
+        decoder: type[UNetDecoder | TransUNetDecoder] = TransUNetDecoder
+        if unet_levels:
+            self.cnn, decoder = DownLevels([self.in_channels, *UNET_WIDTHS]), UNetDecoder
+            self.pretrained_parts = ()
         self.vit = ViTEncoder(
-            in_channels=WIDTHS[-1],
+            in_channels=UNET_WIDTHS[-1] if unet_levels else WIDTHS[-1],
             grid=token_grid(self.image_size, PATCH),
             width=VIT_WIDTH,
             heads=HEADS,
@@ -100,12 +110,9 @@ class TransUNet(ViTNetwork):
             drop_path=drop_path,
             layer_scale=layer_scale,
         )
-        self.decoder = TransUNetDecoder(
-            width=VIT_WIDTH, num_classes=self.num_classes, auxiliary_heads=self.auxiliary_heads
-        )
+        self.decoder = decoder(width=VIT_WIDTH, num_classes=self.num_classes, auxiliary_heads=self.auxiliary_heads)
         self._complete()
 
     def _logits(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
-        c2, c4, c8, c16 = self.cnn(images)
-        tokens = self.vit(c16)[-1]
-        return self.decoder(tokens, [c8, c4, c2], spatial_size(images), auxiliary=auxiliary)
+        *skips, c16 = self.cnn(images)
+        return self.decoder(self.vit(c16)[-1], skips, spatial_size(images), auxiliary=auxiliary)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.base import check_blocks
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import DeconvBlock, DoubleConv
-from nnunetv2_levit.network_architectures.layers.grids import token_grid
+from nnunetv2_levit.network_architectures.layers.grids import spatial_size, token_grid
+from nnunetv2_levit.network_architectures.layers.unet_levels import UNET_WIDTHS, DownLevels, UNetDecoder
 from nnunetv2_levit.network_architectures.pretrained import PretrainedPart
 from nnunetv2_levit.network_architectures.vit_hybrids.cnn_encoder import CNN_NAMES, STRIDES, build_cnn
 from nnunetv2_levit.network_architectures.vit_hybrids.sizes import BLOCKS, CNN, UNETR2D_TAG
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         drop_path: float
         layer_scale: float | None
         conv_stem: bool
+        unet_levels: bool
 
 
 TAPS = (3, 6, 9)
@@ -107,6 +109,9 @@ class PyramidNetwork(ViTNetwork):
             decoded; with fewer the normed output of the last alone, and of a CNN's maps the deepest.
         dropout: of embeddings and MLPs in training.
         drop_path, layer_scale, conv_stem: of the transformer, see `ViTEncoder`; not in the study.
+        unet_levels: nnU-Net's levels (32 to 512 channels at strides 1 to 16) in the place of the CNN and the decoder.
+            Their maps at strides 1 to 8 are skips, with the taps' maps added; without a CNN there is no level at 16.
+            Not in the study.
         shared: see `SegmentationNetwork`; ``pretrained`` takes the CNN's weights, where there is one, and the
             transformer's.
     """
@@ -123,6 +128,7 @@ class PyramidNetwork(ViTNetwork):
         drop_path: float = 0.0,
         layer_scale: float | None = None,
         conv_stem: bool = False,
+        unet_levels: bool = False,
         **shared: Unpack[SharedArguments],
     ) -> None:
         super().__init__(**shared)
@@ -130,13 +136,19 @@ class PyramidNetwork(ViTNetwork):
         self.truncated = blocks < BLOCKS
         self.pretrained_parts = (PretrainedPart(UNETR2D_TAG, (VIT_NAMES,)),)
         widths = WIDTHS_ALONE
-        if backbone is not None:
+        self.has_cnn, self.levels = backbone is not None, None
+        if unet_levels:
+            self.pretrained_parts = ()
+            self.levels = DownLevels([self.in_channels, *(UNET_WIDTHS if self.has_cnn else UNET_WIDTHS[:-1])])
+            _, w2, w4, w8, w16 = UNET_WIDTHS
+            widths = w16 if self.has_cnn else WIDTH, w8, w4, w2
+        elif backbone is not None:
             self.pretrained_parts = (PretrainedPart(backbone.timm_tag, CNN_NAMES), *self.pretrained_parts)
             w2, w4, w8, w16 = backbone.widths
             widths = w16, w8, w4, w2
             self.cnn = build_cnn(backbone, in_channels=self.in_channels, strides=STRIDES)
-            self.bottleneck = DoubleConv(WIDTH, w16)
-        self.has_cnn = backbone is not None
+        if self.has_cnn:
+            self.bottleneck = DoubleConv(WIDTH, widths[0])
         self.vit = ViTEncoder(
             in_channels=self.in_channels,
             grid=token_grid(self.image_size, PATCH),
@@ -151,17 +163,21 @@ class PyramidNetwork(ViTNetwork):
         )
         bottom, *finer = widths
         # the branch of three steps belongs to the shallowest tap, and to the only map when truncated
-        if self.truncated:
-            self.branches = nn.ModuleList([deconvolutions(bottom, finer)])
-        else:
+        if not self.truncated:
             self.branches = nn.ModuleList([deconvolutions(WIDTH, finer[:steps]) for steps in (3, 2, 1)])
-        self.decoder = PyramidDecoder(
-            in_channels=self.in_channels,
-            num_classes=self.num_classes,
-            widths=widths,
-            truncated=self.truncated,
-            auxiliary_heads=self.auxiliary_heads,
-        )
+        elif not unet_levels:
+            self.branches = nn.ModuleList([deconvolutions(bottom, finer)])
+        self.decoder: nn.Module
+        if unet_levels:
+            self.decoder = UNetDecoder(width=bottom, num_classes=self.num_classes, auxiliary_heads=self.auxiliary_heads)
+        else:
+            self.decoder = PyramidDecoder(
+                in_channels=self.in_channels,
+                num_classes=self.num_classes,
+                widths=widths,
+                truncated=self.truncated,
+                auxiliary_heads=self.auxiliary_heads,
+            )
         self._complete()
 
     def _fused(self, maps: list[Tensor], images: Tensor) -> list[Tensor]:
@@ -174,6 +190,13 @@ class PyramidNetwork(ViTNetwork):
 
     def _logits(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
         *taps, last = self.vit(images)
+        if self.levels is not None:
+            full, *skips = self.levels(images)
+            if self.has_cnn:
+                last = self.bottleneck(last) + skips.pop()
+            if not self.truncated:
+                skips = [skip + branch(tap) for skip, branch, tap in zip(skips, self.branches, taps, strict=True)]
+            return self.decoder(last, [full, *skips], spatial_size(images), auxiliary=auxiliary)
         if self.truncated:
             maps = self._fused([last], images)
             for step in self.branches[0].children():
