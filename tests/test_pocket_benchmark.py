@@ -1,6 +1,5 @@
-"""The rules of docs/lab/experiments/pocket_benchmark.py: what a budget holds, and which folds may be looked at."""
+"""The pocket benchmark of docs/lab/experiments: what a budget holds, which folds may be looked at, what is reported."""
 
-import argparse
 import importlib.util
 import json
 from pathlib import Path
@@ -12,14 +11,17 @@ from nnunetv2_levit.trainers.naming import check_canonical, family_of
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "docs" / "lab" / "experiments"
 
 
-@pytest.fixture
-def benchmark(monkeypatch, tmp_path):
-    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
-    specification = importlib.util.spec_from_file_location("pocket_benchmark", EXPERIMENTS / "pocket_benchmark.py")
+def script(name):
+    specification = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    monkeypatch.setattr(module, "RESULTS", tmp_path)
     return module
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    return script("pocket_benchmark")
 
 
 @pytest.mark.parametrize("iterations", [1, 39, 40, 41, 79, 500, 1387, 2500, 99_999])
@@ -54,16 +56,22 @@ def row(trainer, fold, dice, *, final=False):
     } | {"curve": [0.1, dice]}
 
 
-def test_the_table_has_the_last_row_of_each_run_and_none_of_the_report(benchmark, capsys, tmp_path):
+def test_the_table_has_the_last_run_of_each_fold_their_mean_and_none_of_the_report(monkeypatch, tmp_path):
+    report = script("pocket_report")
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
     rows = [row("Worse", 1, 0.1), row("Better", 1, 0.8), row("Worse", 1, 0.5), row("Worse", 2, 0.6)]
     rows.append(row("Better", 0, 0.2, final=True))
     (tmp_path / "runs.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
-    benchmark.table(argparse.Namespace(final=False))
-    lines = capsys.readouterr().out.splitlines()[2:]
-    assert [line.split(" | ")[0].strip("| `") for line in lines] == ["Better", "Worse"]
-    assert "| 80.00 |" in lines[0]
-    assert "| 1/0, 2/0 | 55.00 |" in lines[1]
-    benchmark.curves(argparse.Namespace(final=False))
+    lines = [line.strip("| ").split(" | ") for line in report.table(report.runs(final=False, fold=None)).splitlines()]
+    assert [(folds, name.strip("`"), dice) for folds, name, _, _, _, _, dice, *_ in lines[2:]] == [
+        ("1", "Better", "80.00"),
+        ("1", "Worse", "50.00"),
+        ("2", "Worse", "60.00"),
+        ("1, 2", "Worse", "55.00"),
+    ]
+    groups = report.runs(final=False, fold=2)
+    assert len(report.table(groups).splitlines()) == 3
+    report.draw_curves(groups, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 

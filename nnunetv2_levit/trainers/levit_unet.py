@@ -71,24 +71,10 @@ OPTIONS = (
         excludes=("conv", "pretrained"),
     ),
     Option(
-        "fullres",
-        "a level at full resolution: two convolutions before and two after the network (not in the paper)",
-        network_options={"full_resolution": True},
-    ),
-    Option(
-        "twoconvs",
-        "a second convolution at 1/2, 1/4 and 1/8 of the stem (not in the paper)",
-        network_options={"two_convolutions": True},
-        excludes=("pretrained",),
-    ),
-    Option(
         "unetlevels",
         "nnU-Net's levels at strides 1 to 8 for stem and decoder (not in the paper)",
         network_options={"unet_levels": True},
-        excludes=(
-            *(f"skips{n}" for n in range(5)),
-            *("instancenorm", "groupnorm", "fullres", "twoconvs", "pretrained"),
-        ),
+        excludes=(*(f"skips{n}" for n in range(5)), "instancenorm", "groupnorm", "pretrained"),
     ),
     Option("ds", "deep supervision at 1/4 and 1/8 (not in the paper)", network_options={"auxiliary_heads": True}),
     *RECIPE_OPTIONS,

@@ -10,9 +10,9 @@ from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 from nnunetv2_levit.trainers.naming import trainer_class
 
 OPTIONS = [
-    *(f"LeViTUNetTrainer_128s_{o}" for o in ("instancenorm", "groupnorm", "tokenln", "fullres", "twoconvs")),
-    "LeViTUNetTrainer_128s_blocks1_instancenorm_tokenln_fullres_twoconvs_ds",
-    "LeViTUNetTrainer_128s_conv_skips0_instancenorm_fullres_twoconvs",
+    *(f"LeViTUNetTrainer_128s_{o}" for o in ("instancenorm", "groupnorm", "tokenln")),
+    "LeViTUNetTrainer_128s_blocks1_instancenorm_tokenln_ds",
+    "LeViTUNetTrainer_128s_conv_skips0_instancenorm",
     "LeViTUNetTrainer_128s_unetlevels_ds",
     "LeViTUNetTrainer_128s_conv_unetlevels",
     "UNETR2DTrainer_blocks2_convstem_primus",
@@ -61,7 +61,7 @@ def test_it_is_the_faithful_network_and_what_the_option_adds(name):
     [("instancenorm", nn.InstanceNorm2d, nn.BatchNorm1d), ("groupnorm", nn.GroupNorm, nn.BatchNorm1d)],
 )
 def test_the_norms_of_maps_are_replaced_and_those_of_tokens_are_not(option, kind, left):
-    modules = list(build(f"LeViTUNetTrainer_128s_{option}_fullres").modules())
+    modules = list(build(f"LeViTUNetTrainer_128s_{option}").modules())
     assert not any(isinstance(module, nn.BatchNorm2d) for module in modules)
     assert any(isinstance(module, kind) for module in modules)
     assert any(isinstance(module, left) for module in modules)

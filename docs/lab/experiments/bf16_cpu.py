@@ -30,12 +30,14 @@ def networks() -> dict[str, nn.Module]:
         nonlin_kwargs={"inplace": True},
     )
     shape = {"in_channels": CHANNELS, "num_classes": CLASSES, "image_size": SIZE}
-    best = {"norm": "instance", "full_resolution": True}
     return {
         "nnU-Net's U-Net": plain,
         "levit_unet_128s": create("levit_unet_128s", **shape),
-        "levit_unet_128s, instance norm, full resolution": create("levit_unet_128s", **best, **shape),
+        "levit_unet_128s, nnU-Net's levels": create("levit_unet_128s", unet_levels=True, **shape),
         "unet2022_tiny": create("unet2022_tiny", **shape),
+        "unet2022_tiny, nnU-Net's levels, 1 block a stage": create(
+            "unet2022_tiny", unet_levels=True, blocks=1, **shape
+        ),
     }
 
 

@@ -6,8 +6,7 @@
     $B calibrate TRAINER TRAINER...                # what an iteration costs beside the reference's
     $B run --trainer TRAINER --fold 1 --budget-minutes 30
     $B run --trainer TRAINER --fold 0 --budget-minutes 180 --final [--c]
-    $B table [--final]
-    $B curves [--final]
+    python docs/lab/experiments/pocket_report.py   # the table, and the curves as a PNG
 
 80 patients of ACDC at 2.5 mm, patches of 112 x 112 pixels (280 mm), batch 8, and for nnU-Net's own networks the
 architecture that its planner gives to patches of that size. A budget is time on one core, augmentation included, and
@@ -358,58 +357,6 @@ def measured(evaluation: dict, metric: str) -> dict:
     return result
 
 
-# table and curves ---------------------------------------------------------------------------------------------------
-
-
-def runs(*, final: bool) -> dict[tuple, list[dict]]:
-    """Rows by trainer and budget; of a run that was repeated, the last."""
-    lines = (RESULTS / "runs.jsonl").read_text().splitlines()
-    latest = {}
-    for row in map(json.loads, lines):
-        if row["final"] == final:
-            latest[row["trainer"], row["budget_minutes"], row["epochs"], row["fold"], row["seed"]] = row
-    groups = defaultdict(list)
-    for (trainer, budget, *_), row in latest.items():
-        groups[trainer, budget].append(row)
-    return groups
-
-
-def table(arguments: argparse.Namespace) -> None:
-    """One row for each trainer and budget, means over its folds and seeds, the best first."""
-    head = "| trainer | minutes | iterations | s / iteration | runs | DSC | RV | MYO | LV | HD95 (mm) | no value |"
-    print(f"{head}\n{'|---' * head.count(' |')}|")
-    groups = runs(final=arguments.final)
-    order = sorted(groups, key=lambda key: (key[1] or 0, -fmean(row["dice"]["mean"] for row in groups[key])))
-    for key in order:
-        rows = groups[key]
-        dice = [f"{100 * fmean(row['dice'][name] for row in rows):.2f}" for name in ("mean", "RV", "MYO", "LV")]
-        places = ", ".join(f"{row['fold']}/{row['seed']}" for row in rows)
-        cells = [f"`{key[0]}`", f"{key[1]:g}" if key[1] else "–", rows[0]["iterations"]]
-        cells += [rows[0].get("seconds_per_iteration", "–"), places, *dice]
-        distances = [row["hd95"]["mean"] for row in rows if row["hd95"]["mean"] is not None]
-        cells += [f"{fmean(distances):.1f}" if distances else "–"]
-        cells += [sum(row["hd95"]["without_value"] for row in rows)]
-        print("| " + " | ".join(map(str, cells)) + " |")
-
-
-def curves(arguments: argparse.Namespace) -> None:
-    """Mean pseudo Dice over the time of training, a line for each trainer and budget, to one PNG."""
-    from nnunetv2_levit.figures import draw_learning_curves
-
-    lines = {}
-    for (trainer, budget), rows in runs(final=arguments.final).items():
-        shortest = min(len(row["curve"]) for row in rows)
-        values = [fmean(row["curve"][epoch] for row in rows) for epoch in range(shortest)]
-        length = budget or rows[0]["epochs"]
-        lines[f"{trainer}, {budget:g} min" if budget else trainer] = (
-            [length * (epoch + 1) / shortest for epoch in range(shortest)],
-            values,
-        )
-    target = RESULTS / ("curves_final.png" if arguments.final else "curves.png")
-    draw_learning_curves(lines, time_label="minutes of training (epochs where there is no budget)", target=target)
-    print(target)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -439,9 +386,6 @@ def main() -> None:
     added.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     added.add_argument("--calibration", default="calibration.json")
     added.add_argument("--cost-of", help="the trainer whose iteration costs as much, where none was measured")
-    for function in (table, curves):
-        added = command(function, function.__doc__.partition(",")[0])
-        added.add_argument("--final", action="store_true")
     arguments = parser.parse_args()
 
     from nnunetv2_levit.errors import UserError

@@ -8,12 +8,11 @@ FOLD=${FOLD:-0}
 EPOCHS=${EPOCHS:-50}
 BENCHMARK="$PYTHON docs/lab/experiments/pocket_benchmark.py"
 export nnUNet_n_proc_DA=${nnUNet_n_proc_DA:-12}
-TRAINERS=${*:-nnUNetTrainer HybridRecipeTrainer LeViTUNetTrainer LeViTUNetTrainer_instancenorm_fullres_ds UNet2022Trainer}
+TRAINERS=${*:-nnUNetTrainer HybridRecipeTrainer LeViTUNetTrainer LeViTUNetTrainer_unetlevels_ds UNet2022Trainer UNet2022Trainer_unetlevels}
 FINAL=--final
 [[ $FOLD == 1 || $FOLD == 2 ]] && FINAL=
 for trainer in $TRAINERS; do
     $BENCHMARK run --trainer "$trainer" --configuration 2d --plans nnUNetPlans --fold "$FOLD" --epochs "$EPOCHS" \
         --device cuda $FINAL --c || echo "$trainer: not done"
 done
-$BENCHMARK table $FINAL
-$BENCHMARK curves $FINAL
+$PYTHON docs/lab/experiments/pocket_report.py $FINAL --fold "$FOLD"

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, spatial_size
 
 UNET_WIDTHS = (32, 64, 128, 256, 512)  # of nnU-Net's levels at strides 1 to 16
-FULL_RESOLUTION_WIDTH = UNET_WIDTHS[0]
 UNET_SCALES = (1.0, 0.5, 0.25)  # of the outputs with auxiliary heads
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nnunetv2_levit.network_architectures.base import output_size
 from nnunetv2_levit.network_architectures.layers.convolution_blocks import UpsampleConvBlock
 from nnunetv2_levit.network_architectures.layers.grids import Grid, spatial_size
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UNetDecoder
+from nnunetv2_levit.network_architectures.layers.unet_levels import UNetDecoder
 from nnunetv2_levit.network_architectures.layers.upsampled_convolution import upsample
 
 WIDTHS = (512, 256, 128)  # at strides 8, 4 and 2
@@ -25,7 +25,6 @@ class LeViTUNetDecoder(nn.Module):
         stem_widths: channels of the convolutional maps c1 to c4.
         transformer_widths: channels of the transformer maps s1 to s3; empty without a transformer.
         skips: how many skip connections, from c1 inwards; c4 stays where it is the only input.
-        full_resolution: a fourth block joins the map c0, of the image's size.
     """
 
     def __init__(
@@ -36,7 +35,6 @@ class LeViTUNetDecoder(nn.Module):
         num_classes: int,
         skips: int,
         auxiliary_heads: bool,
-        full_resolution: bool = False,
     ) -> None:
         super().__init__()
         self.skips = skips
@@ -51,12 +49,8 @@ class LeViTUNetDecoder(nn.Module):
                 UpsampleConvBlock([d2 + (c2 if skips > 1 else 0)], d3),
             ]
         )
-        finest_width = d3 + (c1 if skips > 0 else 0)
-        if full_resolution:
-            self.blocks.append(UpsampleConvBlock([finest_width, FULL_RESOLUTION_WIDTH], FULL_RESOLUTION_WIDTH))
-            finest_width = FULL_RESOLUTION_WIDTH
         # named seg_layers because `nnUNetv2_train -pretrained_weights` leaves out what is called so
-        self.seg_layers = nn.ModuleList([nn.Conv2d(finest_width, num_classes, 3, padding=1)])
+        self.seg_layers = nn.ModuleList([nn.Conv2d(d3 + (c1 if skips > 0 else 0), num_classes, 3, padding=1)])
         if auxiliary_heads:
             self.seg_layers.extend([nn.Conv2d(d2, num_classes, 1), nn.Conv2d(d1, num_classes, 1)])
 
@@ -84,13 +78,12 @@ class LeViTUNetDecoder(nn.Module):
     def forward(
         self, features: tuple[list[Tensor], list[Tensor]], image_size: Grid, *, auxiliary: bool
     ) -> list[Tensor]:
-        (*full, c1, c2, c3, c4), transformer = features
+        (c1, c2, c3, c4), transformer = features
         bottleneck, steps = self._bottleneck(c4, transformer)
         d1 = self.blocks[0](bottleneck, spatial_size(c3), steps=steps)
         d2 = self.blocks[1]([self._skip(d1, c3, 3)], spatial_size(c2))
         d3 = self.blocks[2]([self._skip(d2, c2, 2)], spatial_size(c1))
-        d3 = self._skip(d3, c1, 1)
-        inputs = [self.blocks[3]([d3, *full], spatial_size(full[0])) if full else d3]
+        inputs = [self._skip(d3, c1, 1)]
         if auxiliary:
             inputs += [d2, d1]
         return [

@@ -9,9 +9,8 @@ from timm.layers import DropPath
 from timm.models.levit import LevitMlp, Stem16
 from torch import Tensor, nn
 
-from nnunetv2_levit.network_architectures.layers.convolution_blocks import ConvNorm, DoubleConv
 from nnunetv2_levit.network_architectures.layers.grids import Grid, halved, spatial_size, stage_grids
-from nnunetv2_levit.network_architectures.layers.unet_levels import FULL_RESOLUTION_WIDTH, UNET_WIDTHS, DownLevels
+from nnunetv2_levit.network_architectures.layers.unet_levels import UNET_WIDTHS, DownLevels
 from nnunetv2_levit.network_architectures.levit_unet.attention import Attention
 from nnunetv2_levit.network_architectures.levit_unet.sizes import LeViTVariant
 
@@ -94,8 +93,7 @@ class LeViTEncoder(nn.Module):
     ``forward`` takes (B, C, H, W) and returns two lists: the convolutional maps c1 to c4 (strides 2, 4, 8, 16; the
     first three after Hardswish) and the transformer maps s1 to s3 (strides 16, 32, 64; empty without a transformer).
     Sizes are rounded up at each stride. H and W may be at most ``image_size``. Each stage keeps its first ``blocks``
-    blocks, None for all. With ``full_resolution`` c0, a map of the image's size, comes before c1; ``two_convolutions``
-    adds one to c1, c2 and c3. With ``unet_levels`` nnU-Net's levels are the stem, c0 included.
+    blocks, None for all. With ``unet_levels`` nnU-Net's levels are the stem, and c0, of the image's size, comes first.
     """
 
     def __init__(
@@ -108,8 +106,6 @@ class LeViTEncoder(nn.Module):
         identity_attention: bool = False,
         blocks: int | None = None,
         drop_path: float | None = None,
-        full_resolution: bool = False,
-        two_convolutions: bool = False,
         unet_levels: bool = False,
     ) -> None:
         super().__init__()
@@ -118,13 +114,6 @@ class LeViTEncoder(nn.Module):
             self.stem = DownLevels([in_channels, *UNET_WIDTHS[:-1], variant.widths[0]])
         else:
             self.stem = Stem16(in_channels, variant.widths[0], act_layer=nn.Hardswish)
-        self.image_conv = DoubleConv(in_channels, FULL_RESOLUTION_WIDTH) if full_resolution else None
-        self.second_convolutions = nn.ModuleList()
-        if two_convolutions:
-            widths = [variant.widths[0] // divisor for divisor in (8, 4, 2)]
-            self.second_convolutions.extend(
-                nn.Sequential(ConvNorm(width, width, 3, bias=False), nn.Hardswish()) for width in widths
-            )
         self.stages = nn.ModuleList()
         if not transformer:
             return
@@ -155,15 +144,14 @@ class LeViTEncoder(nn.Module):
             self.stages.append(Stage(downsample=downsample, blocks=stage))
 
     def _convolutional_maps(self, x: Tensor) -> list[Tensor]:
-        """c1 to c4, after c0 where there is a level at full resolution."""
+        """c1 to c4, after c0 with nnU-Net's levels."""
         if isinstance(self.stem, DownLevels):
             return self.stem(x)
         stem: Any = self.stem  # timm adds its layers by name
-        c1 = self._again(0, stem.act1(stem.conv1(x)))
-        c2 = self._again(1, stem.act2(stem.conv2(c1)))
-        c3 = self._again(2, stem.act3(stem.conv3(c2)))
-        c4 = stem.conv4(c3)
-        return [c1, c2, c3, c4] if self.image_conv is None else [self.image_conv(x), c1, c2, c3, c4]
+        c1 = stem.act1(stem.conv1(x))
+        c2 = stem.act2(stem.conv2(c1))
+        c3 = stem.act3(stem.conv3(c2))
+        return [c1, c2, c3, stem.conv4(c3)]
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         maps = self._convolutional_maps(x)
@@ -175,10 +163,6 @@ class LeViTEncoder(nn.Module):
             tokens, grid = stage(tokens, grid)
             transformer.append(tokens.transpose(1, 2).unflatten(2, grid))
         return maps, transformer
-
-    def _again(self, level: int, x: Tensor) -> Tensor:
-        """The level's second convolution, where there is one."""
-        return self.second_convolutions[level](x) if self.second_convolutions else x
 
     def bias_grids(self, image_size: Grid) -> dict[str, Grid]:
         """Key grid of each bias table in this module's state dict, had it been built for ``image_size``."""

@@ -54,9 +54,6 @@ class LeViTUNet(SegmentationNetwork):
             `resize_attention_bias_table`.
         norm, token_norm: of maps ("batch", "instance" or "group") and after the linear layers of tokens ("batch" or
             "layer"); the paper has batch norm everywhere.
-        full_resolution: adds a level at full resolution, 32 channels wide: two convolutions on the image and two after
-            the last upsampling; not in the paper.
-        two_convolutions: adds a second convolution to the stem's levels at 1/2, 1/4 and 1/8; not in the paper.
         unet_levels: the levels of nnU-Net's U-Net at strides 1 to 8 (two convolutions each with instance norm, 32 to
             256 channels), in the place of the stem and the decoder, and deep supervision at 1/2 and 1/4 in the place of
             1/4 and 1/8; not in the paper.
@@ -78,8 +75,6 @@ class LeViTUNet(SegmentationNetwork):
         bias_policy: BiasPolicy = "extend",
         norm: MapNorm = "batch",
         token_norm: TokenNorm = "batch",
-        full_resolution: bool = False,
-        two_convolutions: bool = False,
         unet_levels: bool = False,
         **shared: Unpack[SharedArguments],
     ) -> None:
@@ -87,11 +82,8 @@ class LeViTUNet(SegmentationNetwork):
         check_choice("LeViT-UNet variant", variant, LEVIT_VARIANTS)
         if skips not in range(5):
             raise UserError(f"LeViT-UNet has 0 to 4 skip connections, not {skips!r}")
-        if unet_levels and (skips != SKIPS or norm != "batch" or full_resolution or two_convolutions):
-            raise UserError(
-                "LeViT-UNet with nnU-Net's levels has their skips, convolutions and norms: leave out skips, norm, "
-                "full_resolution and two_convolutions"
-            )
+        if unet_levels and (skips != SKIPS or norm != "batch"):
+            raise UserError("LeViT-UNet with nnU-Net's levels has their skips and norms: leave out skips and norm")
         size = LEVIT_VARIANTS[variant]
         check_blocks(f"each stage of LeViT-UNet {variant}", blocks, max(size.depths))
         check_bias_policy(bias_policy)
@@ -109,8 +101,6 @@ class LeViTUNet(SegmentationNetwork):
             identity_attention=identity_attention,
             blocks=blocks,
             drop_path=drop_path,
-            full_resolution=full_resolution,
-            two_convolutions=two_convolutions,
             unet_levels=unet_levels,
         )
         width, transformer_widths = size.widths[0], size.widths if transformer else ()
@@ -129,7 +119,6 @@ class LeViTUNet(SegmentationNetwork):
                 num_classes=self.num_classes,
                 skips=skips,
                 auxiliary_heads=self.auxiliary_heads,
-                full_resolution=full_resolution,
             )
         set_norms(self, maps=norm, tokens=token_norm)
         self._complete()

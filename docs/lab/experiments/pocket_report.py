@@ -1,0 +1,99 @@
+"""What the pocket benchmark has measured: a table on the screen, and the curves of the trainings as a PNG.
+
+    python docs/lab/experiments/pocket_report.py --fold 1    # of the runs to choose by
+    python docs/lab/experiments/pocket_report.py --final     # of the runs to report
+
+Rows are those of results/pocket/runs.jsonl, which `pocket_benchmark.py run` writes.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "pocket"
+REFERENCE = "HybridRecipeTrainer_bf16"
+TITLES = {
+    "nnUNet": "nnU-Net's U-Net",
+    "HybridRecipe": "nnU-Net's U-Net",
+    "LeViTUNet": "LeViT-UNet",
+    "UNet2022": "UNet-2022",
+}
+HEAD = ("folds", "trainer", "minutes", "iterations", "s / iteration", "runs", "DSC", "RV", "MYO", "LV", "HD95 (mm)")
+
+
+def runs(*, final: bool, fold: int | None) -> dict[tuple, list[dict]]:
+    """Rows by trainer and budget, of one fold or all; of a run that was repeated, the last."""
+    latest = {}
+    for line in (RESULTS / "runs.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["final"] == final and fold in (None, row["fold"]):
+            latest[row["trainer"], row["budget_minutes"], row["epochs"], row["fold"], row["seed"]] = row
+    groups = defaultdict(list)
+    for (trainer, budget, *_), row in latest.items():
+        groups[trainer, budget].append(row)
+    return groups
+
+
+def by_folds(groups: dict[tuple, list[dict]]) -> dict[tuple, list[dict]]:
+    """Rows by budget, folds and trainer: each fold alone, as some have harder cases, and all of a trainer's."""
+    result = {}
+    for (trainer, budget), rows in groups.items():
+        folds = sorted({row["fold"] for row in rows})
+        for some in [(fold,) for fold in folds] + ([tuple(folds)] if len(folds) > 1 else []):
+            result[budget, some, trainer] = [row for row in rows if row["fold"] in some]
+    return result
+
+
+def table(groups: dict[tuple, list[dict]]) -> str:
+    """One row for each budget, folds and trainer, means over folds and seeds, the best first."""
+    rows_of = by_folds(groups)
+    order = sorted(
+        rows_of, key=lambda key: (key[0] or 0, len(key[1]), key[1], -fmean(row["dice"]["mean"] for row in rows_of[key]))
+    )
+    lines = [HEAD, ["---"] * len(HEAD)]
+    for key in order:
+        (budget, folds, trainer), rows = key, rows_of[key]
+        dice = [f"{100 * fmean(row['dice'][name] for row in rows):.2f}" for name in ("mean", "RV", "MYO", "LV")]
+        distances = [row["hd95"]["mean"] for row in rows if row["hd95"]["mean"] is not None]
+        cells = [", ".join(map(str, folds)), f"`{trainer}`", f"{budget:g}" if budget else "–", rows[0]["iterations"]]
+        cells += [rows[0].get("seconds_per_iteration", "–"), len(rows), *dice]
+        lines.append([*cells, f"{fmean(distances):.1f}" if distances else "–"])
+    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
+
+
+def draw_curves(groups: dict[tuple, list[dict]], target: Path) -> None:
+    """Mean pseudo Dice over the time of training: a panel a family, with the reference in each."""
+    from nnunetv2_levit.figures import draw_learning_curves
+
+    reference = {key: rows for key, rows in groups.items() if key[0] == REFERENCE}
+    panels: dict[str, dict[str, tuple]] = defaultdict(dict)
+    for title in dict.fromkeys(title_of(trainer) for trainer, _ in groups):
+        members = {key: rows for key, rows in groups.items() if title_of(key[0]) == title}
+        for (trainer, budget), rows in (reference | members).items():
+            shortest = min(len(row["curve"]) for row in rows)
+            values = [fmean(row["curve"][epoch] for row in rows) for epoch in range(shortest)]
+            length = budget or rows[0]["epochs"]
+            times = [length * (epoch + 1) / shortest for epoch in range(shortest)]
+            panels[title][f"{trainer}, {budget:g} min" if budget else trainer] = times, values
+    draw_learning_curves(panels, time_label="minutes of training (epochs where there is no budget)", target=target)
+
+
+def title_of(trainer: str) -> str:
+    """The panel of a trainer's curve."""
+    return TITLES.get(trainer.partition("Trainer")[0], "other families")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--final", action="store_true", help="the runs to report, not those to choose by")
+    parser.add_argument("--fold", type=int, help="of this fold alone")
+    arguments = parser.parse_args()
+    groups = runs(final=arguments.final, fold=arguments.fold)
+    print(table(groups))
+    draw_curves(groups, RESULTS / ("curves_final.png" if arguments.final else "curves.png"))
+
+
+if __name__ == "__main__":
+    main()
