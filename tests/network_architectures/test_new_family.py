@@ -49,7 +49,7 @@ def test_the_sizes_differ_and_a_wrong_one_is_refused():
         contract.build(SMALL, size="huge")
     with pytest.raises(TypeError, match="unexpected keyword argument 'sise'"):
         contract.build(SMALL, sise="small")
-    with pytest.raises(UserError, match="takes pretrained weights from 0 checkpoints"):
+    with pytest.raises(UserError, match="Toy with these options takes no pretrained weights"):
         contract.build(SMALL, pretrained="resnet34.tv_in1k")
 
 
