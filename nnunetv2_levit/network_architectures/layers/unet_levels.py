@@ -86,15 +86,17 @@ class UpLevels(nn.ModuleList):
 
 
 class UNetDecoder(nn.Module):
-    """Levels of nnU-Net's U-Net from a map of ``width`` channels at stride 16 up to full resolution, with 1x1 heads.
+    """Levels of nnU-Net's U-Net from a map of ``width`` channels up to full resolution, with 1x1 heads.
 
-    ``forward`` takes that map and the skips at strides 1, 2, 4 and 8 and returns logits at full resolution, and at 1/2
-    and 1/4 where auxiliary heads exist and are asked for.
+    ``forward`` takes that map, at stride 16, and the skips at strides 1, 2, 4 and 8 and returns logits at full
+    resolution, and at 1/2 and 1/4 where auxiliary heads exist and are asked for. With fewer ``skip_widths`` the map is
+    at the stride after theirs.
     """
 
-    def __init__(self, *, width: int, num_classes: int, auxiliary_heads: bool) -> None:
+    def __init__(
+        self, *, width: int, num_classes: int, auxiliary_heads: bool, skip_widths: Sequence[int] = UNET_WIDTHS[:-1]
+    ) -> None:
         super().__init__()
-        skip_widths = UNET_WIDTHS[:-1]
         self.levels = UpLevels([*skip_widths, width])
         # named seg_layers because `nnUNetv2_train -pretrained_weights` leaves out what is called so
         heads = skip_widths[: len(UNET_SCALES) if auxiliary_heads else 1]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.network_architectures.layers.grids import Grid, crop, halvings, spatial_size
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm, norm_channels
-from nnunetv2_levit.network_architectures.layers.unet_levels import UpLevels
+from nnunetv2_levit.network_architectures.layers.unet_levels import UNetDecoder
 from nnunetv2_levit.network_architectures.unet2022.encoder import FINE_WIDTHS
 
 OUTPUTS = 3  # with auxiliary heads
@@ -48,8 +48,7 @@ class Decoder(nn.Module):
     ``forward`` takes the encoder's maps and returns logits at full resolution, and at 1/2 and 1/4 where auxiliary heads
     exist and are asked for; up to a stem stride larger than the image, as grids are rounded up.
 
-    With ``unet_levels`` the encoder's finer maps come first, each joined by a convolutional level; the heads are then
-    1x1 convolutions on the three finest maps.
+    With ``unet_levels`` the encoder's finer maps come first, and a `UNetDecoder` goes on from the finest stage.
 
     Args:
         stages: blocks of the stages, the finest first.
@@ -69,12 +68,11 @@ class Decoder(nn.Module):
         self.stages = nn.ModuleList([nn.Sequential(*blocks) for blocks in stages])
         widths = [width * 2**index for index in range(len(stages))]
         self.upsamplings = nn.ModuleList([Upsampling(2 * w) for w in widths])
-        self.fine_levels: UpLevels | None = None
+        self.unet: UNetDecoder | None = None
         if unet_levels:
-            self.fine_levels = UpLevels([*FINE_WIDTHS, width])
-            head_widths = list(FINE_WIDTHS[: OUTPUTS if auxiliary_heads else 1])
-            self.head_blocks = nn.ModuleList(nn.Identity() for _ in head_widths)
-            self.seg_layers = nn.ModuleList(nn.Conv2d(w, num_classes, 1) for w in head_widths)
+            self.unet = UNetDecoder(
+                width=width, num_classes=num_classes, auxiliary_heads=auxiliary_heads, skip_widths=FINE_WIDTHS
+            )
             return
         head_depth = halvings(stem_stride // HEAD_STRIDE)
         head_widths = widths[: OUTPUTS if auxiliary_heads else 1]
@@ -95,8 +93,7 @@ class Decoder(nn.Module):
             x = crop(self.upsamplings[index](x), spatial_size(skip)) + skip
             x = self.stages[index](x)
             maps.append(x)
-        maps.reverse()
-        if self.fine_levels is not None:
-            maps = self.fine_levels(x, fine) + maps
-        wanted = maps[: OUTPUTS if auxiliary else 1]
+        if self.unet is not None:
+            return self.unet(x, fine, image_size, auxiliary=auxiliary)
+        wanted = maps[::-1][: OUTPUTS if auxiliary else 1]
         return [layer(blocks(x)) for x, blocks, layer in zip(wanted, self.head_blocks, self.seg_layers, strict=False)]

@@ -94,13 +94,15 @@ class TransUNet(ViTNetwork):
     ) -> None:
         super().__init__(**shared)
         check_blocks("TransUNet", blocks, BLOCKS)
-        self.cnn: nn.Module = ResNetV2Encoder(self.in_channels)
-        decoder: type[UNetDecoder | TransUNetDecoder] = TransUNetDecoder
+        self.cnn: nn.Module
+        decoder: type[UNetDecoder | TransUNetDecoder]
         if unet_levels:
-            self.cnn, decoder = DownLevels([self.in_channels, *UNET_WIDTHS]), UNetDecoder
+            self.cnn, decoder, width = DownLevels([self.in_channels, *UNET_WIDTHS]), UNetDecoder, UNET_WIDTHS[-1]
             self.pretrained_parts = ()
+        else:
+            self.cnn, decoder, width = ResNetV2Encoder(self.in_channels), TransUNetDecoder, WIDTHS[-1]
         self.vit = ViTEncoder(
-            in_channels=UNET_WIDTHS[-1] if unet_levels else WIDTHS[-1],
+            in_channels=width,
             grid=token_grid(self.image_size, PATCH),
             width=VIT_WIDTH,
             heads=HEADS,

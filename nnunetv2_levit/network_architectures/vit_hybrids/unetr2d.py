@@ -136,7 +136,8 @@ class PyramidNetwork(ViTNetwork):
         self.truncated = blocks < BLOCKS
         self.pretrained_parts = (PretrainedPart(UNETR2D_TAG, (VIT_NAMES,)),)
         widths = WIDTHS_ALONE
-        self.has_cnn, self.levels = backbone is not None, None
+        self.has_cnn = backbone is not None
+        self.levels: DownLevels | None = None
         if unet_levels:
             self.pretrained_parts = ()
             self.levels = DownLevels([self.in_channels, *(UNET_WIDTHS if self.has_cnn else UNET_WIDTHS[:-1])])
@@ -188,15 +189,20 @@ class PyramidNetwork(ViTNetwork):
         maps = [self.bottleneck(maps[0]), *maps[1:]]
         return [x + c for x, c in zip(maps, convolutional, strict=False)]
 
+    def _joined(self, levels: list[Tensor], taps: list[Tensor], last: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The coarsest map and the skips: nnU-Net's levels, the finest first, with the transformer's maps added."""
+        full, *skips = levels
+        if self.has_cnn:
+            last = self.bottleneck(last) + skips.pop()
+        if not self.truncated:
+            skips = [skip + branch(tap) for skip, branch, tap in zip(skips, self.branches, taps, strict=True)]
+        return last, [full, *skips]
+
     def _logits(self, images: Tensor, *, auxiliary: bool) -> list[Tensor]:
         *taps, last = self.vit(images)
         if self.levels is not None:
-            full, *skips = self.levels(images)
-            if self.has_cnn:
-                last = self.bottleneck(last) + skips.pop()
-            if not self.truncated:
-                skips = [skip + branch(tap) for skip, branch, tap in zip(skips, self.branches, taps, strict=True)]
-            return self.decoder(last, [full, *skips], spatial_size(images), auxiliary=auxiliary)
+            last, skips = self._joined(self.levels(images), taps, last)
+            return self.decoder(last, skips, spatial_size(images), auxiliary=auxiliary)
         if self.truncated:
             maps = self._fused([last], images)
             for step in self.branches[0].children():
