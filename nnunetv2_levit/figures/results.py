@@ -219,14 +219,15 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 def draw_learning_curves(panels: Mapping[str, Mapping[str, Curve]], *, time_label: str, target: Path) -> None:
     """Mean pseudo Dice of trainings over their time: a panel each title, and a curve each name in it."""
-    figure, axes = new_figure(-(-len(panels) // 2), min(2, len(panels)), width=12, height=4.5 * -(-len(panels) // 2))
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = new_figure(rows, columns, width=6 * columns, height=4.5 * rows)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     for axis, (title, curves) in zip(axes.flat, panels.items(), strict=False):
         for index, (name, (times, values)) in enumerate(curves.items()):
-            axis.plot(
-                times, values, ("-", "--", ":")[index // 10 % 3], color=f"C{index % 10}", label=figure_label(name)
-            )
+            style = ("-", "--", ":")[index // 10 % 3]
+            axis.plot(times, values, style, color=f"C{index % 10}", label=figure_label(name))
         axis.set(title=title, xlabel=time_label, ylabel="mean pseudo Dice on validation patches", ylim=(0, 1))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)

@@ -194,7 +194,10 @@ def test_adaptive_clipping_holds_each_unit_to_its_weights(make_trainer):
 
 
 def test_without_mirroring_neither_patches_nor_predictions_are_mirrored(make_trainer):
+    rotations = []
     for option, mirrored in (("", (0, 1)), ("_nomirror", None)):
         trainer = make_trainer(f"{SMALL}{option}_{LENGTH}")
-        *_, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        rotation, _, _, axes = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         assert axes == trainer.inference_allowed_mirroring_axes == mirrored
+        rotations.append(rotation)
+    assert rotations[0] == rotations[1]
