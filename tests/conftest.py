@@ -14,7 +14,7 @@ from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.convert import convert
 from nnunetv2_levit.nnunet.configurations import add_configuration
 from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
-from tests.support.nnunet_programs import run_program
+from tests.support.nnunet_programs import plan_and_preprocess
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
@@ -151,10 +151,5 @@ def _plan_phantom(root: Path) -> None:
         for name, value in environment.items():
             patch.setenv(name, value)
         convert("acdc", source=source, dataset_id=DATASET_ID)
-        planned = run_program(
-            *("nnUNetv2_plan_and_preprocess", "-d", DATASET_ID, "-c", "2d", "-np", "1", "-npfp", "1"),
-            "--verify_dataset_integrity",
-            environment=environment,
-        )
-        assert planned.returncode == 0, planned.stdout
+        plan_and_preprocess(DATASET_ID, environment=environment)
         add_configuration(dataset_id=DATASET_ID, base="2d", patch_size=(48, 40), batch_size=2)

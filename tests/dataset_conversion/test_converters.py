@@ -16,7 +16,7 @@ from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converters import CONVERTERS
 from nnunetv2_levit.dataset_conversion.synapse import BTCV_ORGANS, PAPER_ORGANS, TEST_CASES
 from tests.conftest import SHARED, nnunet_environment, reference_or_skip
-from tests.support.nnunet_programs import call_program
+from tests.support.nnunet_programs import plan_and_preprocess
 
 AFFINE = np.array([[-0.8, 0, 0, 10], [0, 0.8, 0, -5], [0, 0, 3, 2], [0, 0, 0, 1]], dtype=float)
 
@@ -459,10 +459,6 @@ def test_real_data_pass_nnunets_integrity_check_and_planning(folder, tmp_path, m
         names = [str(i if picture else int(v)) for i, v in enumerate(values)]
         counted = dict(zip(names, voxels.tolist(), strict=True))
         assert facts["voxels"] == counted, case
-    said = call_program(
-        *("nnUNetv2_plan_and_preprocess", "-d", 9, "-c", "2d", "--no_pp", "--verify_dataset_integrity"),
-        *("-np", 1, "-npfp", 1),
-        environment=environment,
-    )
+    said = plan_and_preprocess(9, "--no_pp", environment=environment)
     assert "mismatch" not in said.lower()
     assert (tmp_path / "preprocessed" / target.name / "nnUNetPlans.json").is_file()

@@ -1,7 +1,7 @@
 """nnU-Net's programs: as a process of their own, as a user runs them, or as a call within the tests' process.
 
 A process imports torch and nnU-Net anew, and so does each worker that it spawns: seconds of processor time each.
-Planning, training and prediction are run as processes by one test at least; other tests call the function behind them.
+Training and prediction are run as processes by one test at least; other tests call the function behind them.
 """
 
 import io
@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 
 from nnunetv2_levit.nnunet import replacements
 
@@ -48,6 +49,25 @@ def call_program(name: str, *arguments: object, environment: dict[str, str]) -> 
         finally:
             replacements.uninstall()
     return said.getvalue()
+
+
+def plan_and_preprocess(dataset_id: int, *flags: str, environment: dict[str, str]) -> str:
+    """``nnUNetv2_plan_and_preprocess`` in 2D, with the check of the dataset; returns what it printed.
+
+    Statistics of intensities are of 10,000 pixels a case: nnU-Net draws 100 million, however small the images are.
+    """
+    analyze = DatasetFingerprintExtractor.analyze_case
+
+    def with_fewer_samples(images, label, reader, samples):
+        return analyze(images, label, reader, min(samples, 10_000))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DatasetFingerprintExtractor, "analyze_case", staticmethod(with_fewer_samples))
+        return call_program(
+            *("nnUNetv2_plan_and_preprocess", "-d", dataset_id, "-c", "2d", "-np", 1, "-npfp", 1),
+            *("--verify_dataset_integrity", *flags),
+            environment=environment,
+        )
 
 
 def _use_threads_for_pools(patch: pytest.MonkeyPatch) -> None:
