@@ -14,7 +14,7 @@ architecture that its planner gives to patches of that size. A budget is time on
 paused, or be stopped (SIGTERM) and resumed (`--c`), and loses nothing by it. Runs go two at a time, a core each
 (`taskset -c 0 $B run ...`). nnU-Net's validation between epochs is not part of the budget.
 
-A machine's speed changes from hour to hour. So `calibrate` takes one iteration of each trainer in turn, in processor
+A machine's speed changes from hour to hour. So `calibrate` takes a few iterations of each trainer in turn, in processor
 time, and what counts is the ratio to the reference, nnU-Net's U-Net with our recipe in bfloat16. A minute is a minute
 of the machine on which the reference was first measured. Before all: `export MALLOC_MMAP_THRESHOLD_=1073741824
 MALLOC_TRIM_THRESHOLD_=4294967296`, or a tenth of the time goes into memory that is given back and asked for again.
@@ -37,14 +37,14 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean, median
-from time import process_time
+from time import process_time, sleep
 
 DATASET, PLANS, CONFIGURATION = 27, "pocket", "2d_112"
 SPACING, PATCH, BATCH = (10.0, 2.5, 2.5), (112, 112), 8
 CHOOSE_ON, REPORT_ON = (1, 2), (0, 3, 4)
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "pocket"
 REFERENCE = "HybridRecipeTrainer_bf16"
-WARM_UP = 2  # iterations
+TURN = 5  # iterations of a trainer before the next has its turn, as `calibrate` measures
 STOPPED = 75  # exit code of a training that was asked to stop, as everywhere in the package
 os.environ.setdefault("nnUNet_n_proc_DA", "1")
 
@@ -123,8 +123,27 @@ def processor_time_of_children() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def data_seconds(trainer, batches: int = 40) -> float:
+    """Processor time of one training batch: loading and augmentation, in the loader's process."""
+
+    def when_queues_are_full() -> float:
+        now, before = processor_time_of_children(), -1.0
+        while now - before > 0.3:  # idle processes look at their queues now and then
+            sleep(2)
+            now, before = processor_time_of_children(), now
+        return now
+
+    before = when_queues_are_full()
+    for _ in range(batches):  # each one taken is made anew
+        next(trainer.dataloader_train)
+    return (when_queues_are_full() - before) / batches
+
+
 def calibrate(arguments: argparse.Namespace) -> None:
-    """Measure each candidate's iteration against the reference's, one iteration each in turn, and keep the ratio."""
+    """Measure each candidate's iteration against the reference's, a few iterations each in turn, and keep the ratio.
+
+    All have the patches and augmentation of the reference, so its loader is measured for all.
+    """
     import tempfile
 
     from tqdm import tqdm
@@ -132,24 +151,25 @@ def calibrate(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.files import read_json, write_json
 
     os.environ["nnUNet_results"] = tempfile.mkdtemp()  # noqa: SIM112
-    trainers = {}
+    trainers, batches = {}, {}
     for key in tqdm(dict.fromkeys([REFERENCE, *arguments.trainers]), desc="building"):
         name, _, configuration = key.partition("@")
         trainer = make_trainer(name, configuration or CONFIGURATION, CHOOSE_ON[0], "cpu")
-        trainer.on_train_start()  # the data loaders' processes start now, before anything is computed
+        trainer.on_train_start()
+        if key == REFERENCE:
+            data = data_seconds(trainer)
+        batches[key] = [next(trainer.dataloader_train) for _ in range(TURN)]
+        end_loaders(trainer)
         trainer.on_train_epoch_start()
         trainers[key] = trainer
     steps: dict[str, list[float]] = defaultdict(list)
-    for number in tqdm(range(WARM_UP + arguments.iterations), desc="measuring"):
-        if number == WARM_UP:  # by now the loaders have filled their queues
-            data_before = processor_time_of_children()
+    for _ in tqdm(range(-(-arguments.iterations // (TURN - 1))), desc="measuring"):
         for key, trainer in trainers.items():
-            batch = next(trainer.dataloader_train)
-            start = process_time()
-            trainer.train_step(batch)
-            if number >= WARM_UP:
-                steps[key].append(process_time() - start)
-    data = (processor_time_of_children() - data_before) / (len(trainers) * arguments.iterations)
+            for number, batch in enumerate(batches[key]):
+                start = process_time()
+                trainer.train_step(batch)
+                if number:  # the first of a turn brings the network back into the caches
+                    steps[key].append(process_time() - start)
     path = RESULTS / arguments.output
     known = read_json(path, what="the calibration") if path.is_file() else {}
     costs = {key: median(values) + data for key, values in steps.items()}
@@ -160,14 +180,12 @@ def calibrate(arguments: argparse.Namespace) -> None:
             "of_the_reference": round(cost / costs[REFERENCE], 3),
             "step_seconds_now": round(median(steps[key]), 4),
             "data_seconds_now": round(data, 4),
-            "iterations": arguments.iterations,
+            "iterations": len(steps[key]),
             "parameters": sum(p.numel() for p in trainers[key].network.parameters()),
             **circumstances("cpu"),
         }
         print(f"{key}: {known[key]['seconds_per_iteration']} s, {known[key]['of_the_reference']} of the reference's")
     write_json(path, dict(sorted(known.items())))
-    for trainer in trainers.values():
-        end_loaders(trainer)
 
 
 def end_loaders(trainer) -> None:
