@@ -1,6 +1,6 @@
 """The pocket benchmark of docs/lab/experiments: what a budget holds, which folds may be looked at, what is reported."""
 
-import importlib.util
+import importlib
 import json
 from pathlib import Path
 
@@ -11,16 +11,16 @@ from nnunetv2_levit.trainers.naming import check_canonical, family_of
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "docs" / "lab" / "experiments"
 
 
-def script(name):
-    specification = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(monkeypatch):
+    """Function from a script's name to its module; the scripts import one another."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    return importlib.import_module
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+def benchmark(script):
     return script("pocket_benchmark")
 
 
@@ -56,7 +56,7 @@ def row(trainer, fold, dice, *, final=False):
     } | {"curve": [0.1, dice]}
 
 
-def test_the_table_has_the_last_run_of_each_fold_their_mean_and_none_of_the_report(monkeypatch, tmp_path):
+def test_the_table_has_the_last_run_of_each_fold_their_mean_and_none_of_the_report(script, monkeypatch, tmp_path):
     report = script("pocket_report")
     monkeypatch.setattr(report, "RESULTS", tmp_path)
     rows = [row("Worse", 1, 0.1), row("Better", 1, 0.8), row("Worse", 1, 0.5), row("Worse", 2, 0.6)]

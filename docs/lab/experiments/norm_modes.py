@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pocket_benchmark import CONFIGURATION, circumstances, end_loaders, enter_run, make_trainer
+from pocket_benchmark import enter_run
+from pocket_prepare import CONFIGURATION, circumstances, end_loaders, make_trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from tqdm import tqdm

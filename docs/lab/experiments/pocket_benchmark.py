@@ -29,186 +29,24 @@ import argparse
 import json
 import math
 import os
-import platform
-import subprocess
 import sys
-from collections import defaultdict
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean, median
-from time import process_time, sleep
+from statistics import fmean
 
-DATASET, PLANS, CONFIGURATION = 27, "pocket", "2d_112"
-SPACING, PATCH, BATCH = (10.0, 2.5, 2.5), (112, 112), 8
-CHOOSE_ON, REPORT_ON = (1, 2), (0, 3, 4)
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "pocket"
-REFERENCE = "HybridRecipeTrainer_bf16"
-TURN = 5  # iterations of a trainer before the next has its turn, as `calibrate` measures
+from pocket_calibrate import calibrate
+from pocket_prepare import (
+    CHOOSE_ON,
+    CONFIGURATION,
+    PLANS,
+    REPORT_ON,
+    RESULTS,
+    circumstances,
+    folder_of,
+    make_trainer,
+    prepare,
+)
+
 STOPPED = 75  # exit code of a training that was asked to stop, as everywhere in the package
-os.environ.setdefault("nnUNet_n_proc_DA", "1")
-
-
-def folder_of(variable: str) -> Path:
-    from nnunetv2_levit.nnunet.environment import dataset_folder
-
-    return dataset_folder(variable, DATASET, advice="run `prepare` first")
-
-
-# prepare ------------------------------------------------------------------------------------------------------------
-
-
-def architecture_for_patch(planner_name: str) -> dict:
-    """The network that one of nnU-Net's planners gives to images of the benchmark's patch size."""
-    import numpy as np
-    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-    from nnunetv2.experiment_planning.experiment_planners.residual_unets import residual_encoder_unet_planners
-
-    planners = {"default": ExperimentPlanner, "resenc": residual_encoder_unet_planners.nnUNetPlannerResEncM}
-    planner = planners[planner_name](DATASET, plans_name=PLANS, overwrite_target_spacing=list(SPACING))
-    planned = planner.get_plans_for_configuration(
-        np.array(SPACING[1:]), np.array(PATCH, dtype=float), f"{PLANS}_2d", approximate_n_voxels_dataset=1e9, _cache={}
-    )
-    if tuple(planned["patch_size"]) != PATCH:
-        sys.exit(f"nnU-Net plans a patch of {planned['patch_size']}, not {PATCH}")
-    return json.loads(json.dumps(planned["architecture"], default=lambda value: np.asarray(value).tolist()))
-
-
-def prepare(arguments: argparse.Namespace) -> None:
-    """Convert, plan at the coarse spacing, preprocess, and add the configurations of the benchmark."""
-    from nnunetv2_levit.dataset_conversion.convert import convert
-    from nnunetv2_levit.files import read_json, write_json
-    from nnunetv2_levit.nnunet.environment import nnunet_folder
-
-    raw, preprocessed = nnunet_folder("nnUNet_raw"), nnunet_folder("nnUNet_preprocessed")
-    if not list(raw.glob(f"Dataset{DATASET:03d}_*")):
-        convert("acdc", source=arguments.acdc, dataset_id=DATASET)
-    plans_file = preprocessed / folder_of("nnUNet_raw").name / f"{PLANS}.json"
-    if not plans_file.is_file():
-        words = ("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-overwrite_plans_name", PLANS)
-        words = (*words, "-overwrite_target_spacing", *SPACING, "-np", 2, "-npfp", 2)
-        subprocess.run([Path(sys.executable).with_name(words[0]), *map(str, words[1:])], check=True)
-    plans = read_json(plans_file, what="the plans")
-    shared = {"inherits_from": "2d", "patch_size": list(PATCH), "batch_size": BATCH}
-    for name, planner in ((CONFIGURATION, "default"), (f"{CONFIGURATION}_resenc", "resenc")):
-        plans["configurations"][name] = {**shared, "architecture": architecture_for_patch(planner)}
-    write_json(plans_file, plans, indent=4, allow_nan=True)
-    print(f"{plans_file} has the configurations {CONFIGURATION} and {CONFIGURATION}_resenc")
-
-
-# calibrate ----------------------------------------------------------------------------------------------------------
-
-
-def make_trainer(name: str, configuration: str, fold: int, device: str, *, plans: str = PLANS, resume: bool = False):
-    """A trainer as nnU-Net makes it, not yet initialised."""
-    import torch
-    from nnunetv2.run.run_training import get_trainer_from_args
-
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if device == "cpu" else 1)
-    return get_trainer_from_args(
-        str(DATASET), configuration, fold, name, plans, continue_training=resume, device=torch.device(device)
-    )
-
-
-def processor_time_of_children() -> float:
-    """Seconds of processor time that the data loaders' processes have used (Linux)."""
-    ticks = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rsplit(")", 1)[1].split()
-        except OSError:  # it ended
-            continue
-        if fields[1] == str(os.getpid()):
-            ticks += sum(map(int, fields[11:13]))
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def data_seconds(trainer, batches: int = 40) -> float:
-    """Processor time of one training batch: loading and augmentation, in the loader's process."""
-
-    def when_queues_are_full() -> float:
-        now, before = processor_time_of_children(), -1.0
-        while now - before > 0.3:  # idle processes look at their queues now and then
-            sleep(2)
-            now, before = processor_time_of_children(), now
-        return now
-
-    before = when_queues_are_full()
-    for _ in range(batches):  # each one taken is made anew
-        next(trainer.dataloader_train)
-    return (when_queues_are_full() - before) / batches
-
-
-def calibrate(arguments: argparse.Namespace) -> None:
-    """Measure each candidate's iteration against the reference's, a few iterations each in turn, and keep the ratio.
-
-    All have the patches and augmentation of the reference, so its loader is measured for all.
-    """
-    import tempfile
-
-    from tqdm import tqdm
-
-    from nnunetv2_levit.files import read_json, write_json
-
-    os.environ["nnUNet_results"] = tempfile.mkdtemp()  # noqa: SIM112
-    trainers, batches = {}, {}
-    for key in tqdm(dict.fromkeys([REFERENCE, *arguments.trainers]), desc="building"):
-        name, _, configuration = key.partition("@")
-        trainer = make_trainer(name, configuration or CONFIGURATION, CHOOSE_ON[0], "cpu")
-        trainer.on_train_start()
-        if key == REFERENCE:
-            data = data_seconds(trainer)
-        batches[key] = [next(trainer.dataloader_train) for _ in range(TURN)]
-        end_loaders(trainer)
-        trainer.on_train_epoch_start()
-        trainers[key] = trainer
-    steps: dict[str, list[float]] = defaultdict(list)
-    for _ in tqdm(range(-(-arguments.iterations // (TURN - 1))), desc="measuring"):
-        for key, trainer in trainers.items():
-            for number, batch in enumerate(batches[key]):
-                start = process_time()
-                trainer.train_step(batch)
-                if number:  # the first of a turn brings the network back into the caches
-                    steps[key].append(process_time() - start)
-    path = RESULTS / arguments.output
-    known = read_json(path, what="the calibration") if path.is_file() else {}
-    costs = {key: median(values) + data for key, values in steps.items()}
-    reference = known.get(REFERENCE, {"seconds_per_iteration": costs[REFERENCE]})["seconds_per_iteration"]
-    for key, cost in costs.items():
-        known[key] = {
-            "seconds_per_iteration": round(reference * cost / costs[REFERENCE], 4),
-            "of_the_reference": round(cost / costs[REFERENCE], 3),
-            "step_seconds_now": round(median(steps[key]), 4),
-            "data_seconds_now": round(data, 4),
-            "iterations": len(steps[key]),
-            "parameters": sum(p.numel() for p in trainers[key].network.parameters()),
-            **circumstances("cpu"),
-        }
-        print(f"{key}: {known[key]['seconds_per_iteration']} s, {known[key]['of_the_reference']} of the reference's")
-    write_json(path, dict(sorted(known.items())))
-
-
-def end_loaders(trainer) -> None:
-    """End the processes of a trainer's data loaders."""
-    for loader in (trainer.dataloader_train, trainer.dataloader_val):
-        getattr(loader, "_finish", lambda: None)()
-
-
-def circumstances(device: str) -> dict:
-    import torch
-
-    kind = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    if device == "cpu" and Path("/proc/cpuinfo").is_file():
-        lines = [line for line in Path("/proc/cpuinfo").read_text().split("\n") if line.startswith("model name")]
-        kind = lines[0].partition(":")[2].strip() if lines else kind
-    return {
-        "device": f"{kind}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "nnunetv2", "nnunetv2_levit")},
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
-    }
-
-
-# run ----------------------------------------------------------------------------------------------------------------
 
 
 def fitted(iterations: int) -> tuple[int, int]:

@@ -12,8 +12,8 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
 
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "pocket"
-REFERENCE = "HybridRecipeTrainer_bf16"
+from pocket_prepare import REFERENCE, RESULTS
+
 TITLES = {
     "nnUNet": "nnU-Net's U-Net",
     "HybridRecipe": "nnU-Net's U-Net",
