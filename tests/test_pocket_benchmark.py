@@ -75,6 +75,20 @@ def test_the_table_has_the_last_run_of_each_fold_their_mean_and_none_of_the_repo
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_the_differences_are_those_of_the_final_rows(script):
+    report = script("pocket_report")
+    kept = json.loads((report.RESULTS / "differences.json").read_text())
+    found = report.differences(report.runs(final=True, fold=None))
+    assert [(row["model"], row["reference"], row["metric"], row["folds"]) for row in found] == [
+        (row["model"], row["reference"], row["metric"], row["folds"]) for row in kept
+    ]
+    for row, old in zip(found, kept, strict=True):
+        assert row["mean"] == pytest.approx(old["mean"])
+        assert row["ci95"] == pytest.approx(old["ci95"])
+    lines = report.differences_table(found).splitlines()
+    assert len(lines) == 2 + len(found) // 2
+
+
 def test_every_candidate_is_the_name_of_a_training():
     candidates = json.loads((EXPERIMENTS / "pocket_candidates.json").read_text())
     names = [key.partition("@")[0] for group, keys in candidates.items() if group != "note" for key in keys]

@@ -185,7 +185,7 @@ def run(arguments: argparse.Namespace) -> None:
         "fold": arguments.fold,
         "seed": arguments.seed,
         "final": arguments.final,
-        "mirroring": arguments.final,
+        "mirroring": arguments.final and "_nomirror" not in key,  # at prediction
         **length,
         "cores": len(os.sched_getaffinity(0)),
         "iterations": length["epochs"] * length["iterations_per_epoch"],

@@ -3,12 +3,15 @@
     python docs/lab/experiments/pocket_report.py --fold 1    # of the runs to choose by
     python docs/lab/experiments/pocket_report.py --final     # of the runs to report
 
-Rows are those of results/pocket/runs.jsonl, which `pocket_benchmark.py run` writes.
+Rows are those of results/pocket/runs.jsonl, which `pocket_benchmark.py run` writes. With `--final` there is a second
+table, of paired differences from nnU-Net's U-Net under its own trainer and under our recipe, on the folds that both
+have. It is made by `compare` from the evaluations in results/pocket/final, and kept as differences.json.
 """
 
 import argparse
 import json
 from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 
@@ -20,6 +23,7 @@ TITLES = {
     "LeViTUNet": "LeViT-UNet",
     "UNet2022": "UNet-2022",
 }
+AGAINST = ("nnUNetTrainer", "HybridRecipeTrainer_nomirror_bf16")
 HEAD = ("folds", "trainer", "minutes", "iterations", "s / iteration", "runs", "DSC", "RV", "MYO", "LV", "HD95 (mm)")
 
 
@@ -63,6 +67,50 @@ def table(groups: dict[tuple, list[dict]]) -> str:
     return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
 
 
+def differences(groups: dict[tuple, list[dict]]) -> list[dict]:
+    """Differences in mean DSC and HD95 of each trainer from those it is set against, with intervals over patients."""
+    from nnunetv2_levit import compare
+
+    found = []
+    for (reference, budget), (trainer, other_budget) in product(groups, groups):
+        if reference not in AGAINST or trainer in (reference, AGAINST[0]) or budget != other_budget:
+            continue
+        files = [evaluations(name, budget, groups[name, budget]) for name in (reference, trainer)]
+        folds = sorted(files[0].keys() & files[1].keys())
+        if not folds:
+            continue
+        names = (reference, trainer)
+        result = compare({name: [of[fold] for fold in folds] for name, of in zip(names, files, strict=True)})
+        found += [
+            {"folds": folds, "budget_minutes": budget} | row
+            for row in result["comparisons"]
+            if row["structure"] == "mean" and row["metric"] in ("dice", "hd95")
+        ]
+    return found
+
+
+def evaluations(trainer: str, budget: float | None, rows: list[dict]) -> dict[int, Path]:
+    """Files of a trainer's evaluations by fold."""
+    length = f"{budget:g}min" if budget else rows[0]["epochs"]
+    return {row["fold"]: RESULTS / "final" / f"{trainer}_{length}_f{row['fold']}_s{row['seed']}.json" for row in rows}
+
+
+def differences_table(rows: list[dict]) -> str:
+    """One row for each pair of trainers, the DSC in points."""
+    lines = [("trainer", "from", "folds", "patients", "DSC (points)", "better in", "HD95 (mm)")]
+    lines.append(("---",) * len(lines[0]))
+    for dice, distance in zip(rows[::2], rows[1::2], strict=True):
+        cells = (f"`{dice['model']}`", f"`{dice['reference']}`", ", ".join(map(str, dice["folds"])), dice["patients"])
+        lines.append((*cells, with_interval(dice, 100, 2), dice["higher"], with_interval(distance, 1, 1)))
+    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
+
+
+def with_interval(row: dict, factor: float, digits: int) -> str:
+    """A mean difference with its 95 % interval."""
+    mean, low, high = (f"{factor * value:+.{digits}f}" for value in (row["mean"], *row["ci95"]))
+    return f"{mean} [{low}, {high}]"
+
+
 def draw_curves(groups: dict[tuple, list[dict]], target: Path) -> None:
     """Mean pseudo Dice over the time of training: a panel a family, with the reference in each."""
     from nnunetv2_levit.figures import draw_learning_curves
@@ -92,6 +140,10 @@ def main() -> None:
     arguments = parser.parse_args()
     groups = runs(final=arguments.final, fold=arguments.fold)
     print(table(groups))
+    if arguments.final:
+        rows = differences(groups)
+        (RESULTS / "differences.json").write_text(json.dumps(rows, indent=1) + "\n")
+        print(f"\n{differences_table(rows)}")
     draw_curves(groups, RESULTS / ("curves_final.png" if arguments.final else "curves.png"))
 
 
