@@ -112,10 +112,10 @@ def with_interval(row: dict, factor: float, digits: int) -> str:
 
 
 def draw_curves(groups: dict[tuple, list[dict]], target: Path) -> None:
-    """Mean pseudo Dice over the time of training: a panel a family, with the reference in each."""
+    """Mean pseudo Dice over the time of training: a panel a family, with nnU-Net's U-Net in each."""
     from nnunetv2_levit.figures import draw_learning_curves
 
-    reference = {key: rows for key, rows in groups.items() if key[0] == REFERENCE}
+    reference = {key: rows for key, rows in groups.items() if key[0] in (REFERENCE, *AGAINST)}
     panels: dict[str, dict[str, tuple]] = defaultdict(dict)
     for title in dict.fromkeys(title_of(trainer) for trainer, _ in groups):
         members = {key: rows for key, rows in groups.items() if title_of(key[0]) == title}
