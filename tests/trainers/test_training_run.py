@@ -116,13 +116,14 @@ def test_two_folds_predict_together(trained, tmp_path):
     source = sorted((dataset / "imagesTr").iterdir())[0]
     (images / source.name).symlink_to(source)
     probabilities = {}
-    for folds in ((0,), (1,), (0, 1)):
+    # together as a user would, with processes that read and write; each alone within this process
+    for folds, workers in (((0,), 0), ((1,), 0), ((0, 1), 1)):
         out = tmp_path / "_".join(map(str, folds))
         command = (
             *("nnUNetv2_predict", "-d", DATASET_ID, "-i", images, "-o", out, "-c", CONFIGURATION, "-f", *folds),
-            *("-tr", TRAINER, "-device", "cpu", "-npp", 0, "-nps", 0, "--save_probabilities"),
+            *("-tr", TRAINER, "-device", "cpu", "-npp", workers, "-nps", workers, "--save_probabilities"),
         )
-        if len(folds) == 2:  # as a user would; each alone within this process
+        if workers:
             done = run_program(*command, environment=environment)
             assert done.returncode == 0, done.stdout
             said = done.stdout
