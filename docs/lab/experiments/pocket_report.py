@@ -75,31 +75,33 @@ def differences(groups: dict[tuple, list[dict]]) -> list[dict]:
     for (reference, budget), (trainer, other_budget) in product(groups, groups):
         if reference not in AGAINST or trainer in (reference, AGAINST[0]) or budget != other_budget:
             continue
-        files = [evaluations(name, budget, groups[name, budget]) for name in (reference, trainer)]
-        folds = sorted(files[0].keys() & files[1].keys())
-        if not folds:
-            continue
         names = (reference, trainer)
-        result = compare({name: [of[fold] for fold in folds] for name, of in zip(names, files, strict=True)})
+        files = [evaluations(name, budget, groups[name, budget]) for name in names]
+        shared = sorted(files[0].keys() & files[1].keys())
+        if not shared:
+            continue
+        result = compare({name: [of[run] for run in shared] for name, of in zip(names, files, strict=True)})
         found += [
-            {"folds": folds, "budget_minutes": budget} | row
+            {"folds": sorted({fold for fold, _ in shared}), "budget_minutes": budget} | row
             for row in result["comparisons"]
             if row["structure"] == "mean" and row["metric"] in ("dice", "hd95")
         ]
     return found
 
 
-def evaluations(trainer: str, budget: float | None, rows: list[dict]) -> dict[int, Path]:
-    """Files of a trainer's evaluations by fold."""
+def evaluations(trainer: str, budget: float | None, rows: list[dict]) -> dict[tuple[int, int], Path]:
+    """Files of a trainer's evaluations by fold and seed."""
     length = f"{budget:g}min" if budget else rows[0]["epochs"]
-    return {row["fold"]: RESULTS / "final" / f"{trainer}_{length}_f{row['fold']}_s{row['seed']}.json" for row in rows}
+    runs_of = [(row["fold"], row["seed"]) for row in rows]
+    return {(fold, seed): RESULTS / "final" / f"{trainer}_{length}_f{fold}_s{seed}.json" for fold, seed in runs_of}
 
 
 def differences_table(rows: list[dict]) -> str:
     """One row for each pair of trainers, the DSC in points."""
     lines = [("trainer", "from", "folds", "patients", "DSC (points)", "better in", "HD95 (mm)")]
     lines.append(("---",) * len(lines[0]))
-    for dice, distance in zip(rows[::2], rows[1::2], strict=True):
+    by_metric = [[row for row in rows if row["metric"] == metric] for metric in ("dice", "hd95")]
+    for dice, distance in zip(*by_metric, strict=True):
         cells = (f"`{dice['model']}`", f"`{dice['reference']}`", ", ".join(map(str, dice["folds"])), dice["patients"])
         lines.append((*cells, with_interval(dice, 100, 2), dice["higher"], with_interval(distance, 1, 1)))
     return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in lines)
