@@ -1,4 +1,4 @@
-"""One module of tables and one folder of figures: what they know of the rest, and that nothing else does their work."""
+"""One folder of tables and one of figures: what they know of the rest, and that nothing else does their work."""
 
 import ast
 import sys
@@ -13,7 +13,8 @@ from nnunetv2_levit.evaluation import case_metrics
 
 PACKAGE = Path(nnunetv2_levit.__file__).parent
 DRAWING = ("figures/attention.py", "figures/common.py", "figures/results.py")
-TABLES = "tables.py"
+TABLES = tuple(path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.glob("tables/*.py")))
+SHARED = {"nnunetv2_levit.plain_text", "nnunetv2_levit.figures.common", "nnunetv2_levit.tables.common"}
 
 
 def imported_modules(path):
@@ -33,17 +34,21 @@ def test_only_the_modules_of_figures_imports_matplotlib():
     assert not any("matplotlib.pyplot" in files[name] for name in DRAWING)
 
 
-@pytest.mark.parametrize("name", [*DRAWING, TABLES])
+@pytest.mark.parametrize("name", [*DRAWING, *TABLES])
 def test_tables_and_figures_know_no_room(name):
     """So that conversion, evaluation and benchmark can use them without importing one another."""
     ours = {module for module in imported_modules(PACKAGE / name) if module.startswith("nnunetv2_levit")}
-    assert ours <= {"nnunetv2_levit.plain_text", "nnunetv2_levit.figures.common"}
+    own_modules = {"nnunetv2_levit." + other.removesuffix(".py").replace("/", ".") for other in TABLES}
+    assert ours <= SHARED | (own_modules if name == "tables/__init__.py" else set())
 
 
 @pytest.mark.parametrize("function", ["markdown_table", "csv_table"])
-def test_only_the_module_of_tables_makes_tables(function):
-    users = {path.name for path in PACKAGE.rglob("*.py") if f"{function}(" in path.read_text()}
-    assert users == {"plain_text.py", TABLES}
+def test_only_the_modules_of_tables_make_tables(function):
+    files = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
+    users = {name for name, text in files.items() if f"{function}(" in text}
+    assert "plain_text.py" in users
+    assert users & set(TABLES)
+    assert users <= {"plain_text.py", *TABLES}
 
 
 def test_every_metric_has_a_heading():
