@@ -16,10 +16,16 @@ from typing import Any
 from tqdm import tqdm
 
 import nnunetv2_levit
-from nnunetv2_levit import tables
+from nnunetv2_levit import schemas, tables
 from nnunetv2_levit.analysis.analysed_model import AnalysedModel, load_analysed_model
 from nnunetv2_levit.analysis.attention_report import write_knock_out
-from nnunetv2_levit.analysis.knockout_study import BASELINE, check_margin, knock_out_study, validation_cases
+from nnunetv2_levit.analysis.knockout_study import (
+    BASELINE,
+    check_margin,
+    checkpoint_digest,
+    knock_out_study,
+    validation_cases,
+)
 from nnunetv2_levit.analysis.transformer_blocks import require_blocks, stages
 from nnunetv2_levit.analysis.truncation import truncate, truncated_trainer
 from nnunetv2_levit.errors import UserError
@@ -28,20 +34,21 @@ from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.evaluation.paper_rows import papers
 from nnunetv2_levit.files import check_output_folder, read_json, write_json, write_text
 from nnunetv2_levit.nnunet.environment import nnunet_folder
+from nnunetv2_levit.trainers.naming import canonical_name
 
 ITERATIONS_OF_AN_EPOCH = 250  # nnU-Net's
-REPORT, PAGE = "blocks.json", "blocks.html"
+REPORT, PAGE, SOURCE = "blocks.json", "blocks.html", "checkpoint.json"
 STUDY = "attention study"
 
 
 def tuning_name(trainer: str, iterations: int) -> str:
-    """A trainer's name for a fine-tuning of ``iterations`` (rounded up to whole epochs of the same length).
+    """The name by which `train` fine-tunes for ``iterations`` (rounded up to whole epochs of the same length).
 
     The weights come from the trained model, so that pretrained ones would only be overwritten.
     """
     epochs = -(-iterations // ITERATIONS_OF_AN_EPOCH)
     bare = re.sub(r"(_\d+iterations)?(_\d+epochs)?$", "", trainer).replace("_pretrained", "")
-    return f"{bare}_{-(-iterations // epochs)}iterations_{epochs}epochs"
+    return canonical_name(f"{bare}_{-(-iterations // epochs)}iterations_{epochs}epochs")
 
 
 def _deepest(model: AnalysedModel) -> int:
@@ -72,6 +79,15 @@ def _check(model: AnalysedModel, blocks: Sequence[int], iterations: int, output:
     file = plans / f"{model.trained.plans.plans_name}.json"
     if not file.is_file():
         raise UserError(f"there are no plans {file}: preprocess the dataset that the model was trained on")
+
+
+def _check_same_checkpoint(output: Path, digest: str) -> None:
+    """Raise a UserError where networks in ``output`` were made of other weights."""
+    file = output / SOURCE
+    if file.is_file():
+        kept = read_json(file, what="a note of `nnunetv2_levit blocks`", schema=schemas.CHECKPOINT_NOTE)
+        if kept["sha256"] != digest:
+            raise UserError(f"{output} holds networks made of another checkpoint: give another folder with -o")
 
 
 def _truncated(model: AnalysedModel, blocks: int, output: Path, *, trust_checkpoint: bool) -> tuple[str, Path]:
@@ -166,11 +182,14 @@ def block_study(
     found = require_blocks(analysed.network, analysed.trained.trainer_name)
     check_margin(margin)
     _check(analysed, blocks, iterations, output)
+    digest = checkpoint_digest(analysed)
+    _check_same_checkpoint(output, digest)
     cases, labels = validation_cases(analysed)
     knock_out = knock_out_study(
         analysed, found, cases=cases, labels=labels, output=output, margin=margin, progress=progress
     )
     page = write_knock_out(knock_out, output)
+    write_json(output / SOURCE, {"sha256": digest})
     most = _deepest(analysed)
     rows = []
     for number in tqdm(blocks, desc="truncation and fine-tuning", unit="network", disable=not progress):

@@ -261,9 +261,10 @@ class _Progress:
         self._bar.update(int(self._done + 1e-6) - self._bar.n)
 
 
-def _digest(file: Path) -> str:
+def checkpoint_digest(model: AnalysedModel) -> str:
+    """SHA-256 of the checkpoint file."""
     digest = hashlib.sha256()
-    with file.open("rb") as content:
+    with (model.trained.path / f"fold_{model.fold}" / model.trained.checkpoint).open("rb") as content:
         while block := content.read(2**20):
             digest.update(block)
     return digest.hexdigest()
@@ -307,7 +308,7 @@ def knock_out_study(
     check_labels(model, cases, labels)
     items = knock_outs(blocks)
     made_with = {
-        "checkpoint": _digest(model.trained.path / f"fold_{model.fold}" / model.trained.checkpoint),
+        "checkpoint": checkpoint_digest(model),
         "knock_outs": [item.key for item in items],
         "mirroring": mirroring,
         "labels": str(labels.resolve()),

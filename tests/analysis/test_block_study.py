@@ -10,6 +10,7 @@ import nnunetv2_levit as levit
 from nnunetv2_levit import tables, trainers
 from nnunetv2_levit.analysis import block_study as module
 from nnunetv2_levit.analysis.block_study import printed_rows, tuning_name
+from nnunetv2_levit.trainers import naming
 from tests.conftest import DATASET_ID
 
 CONFIGURATION = "2d_p48x40"
@@ -18,16 +19,16 @@ CONFIGURATION = "2d_p48x40"
 @pytest.mark.parametrize(
     ("trainer", "iterations", "name"),
     [
-        ("TransUNetTrainer_3blocks", 250, "TransUNetTrainer_3blocks_250iterations_1epochs"),
-        ("TransUNetTrainer_pretrained", 2500, "TransUNetTrainer_250iterations_10epochs"),
+        ("TransUNetTrainer_3blocks", 250, "TransUNetTrainer_3blocks_1epochs"),
+        ("TransUNetTrainer_pretrained", 2500, "TransUNetTrainer_10epochs"),
         ("LeViTUNetTrainer_128s_50iterations_30epochs", 7, "LeViTUNetTrainer_128s_7iterations_1epochs"),
-        ("UNet2022Trainer_100epochs", 500, "UNet2022Trainer_250iterations_2epochs"),
+        ("UNet2022Trainer_100epochs", 500, "UNet2022Trainer_2epochs"),
         ("UNet2022Trainer", 251, "UNet2022Trainer_126iterations_2epochs"),
     ],
 )
 def test_a_fine_tuning_has_a_trainers_name(trainer, iterations, name):
     assert tuning_name(trainer, iterations) == name
-    trainers.trainer_class(tuning_name(trainer, iterations))
+    naming.check_canonical(name)  # as `train` does
 
 
 def test_the_attention_studys_own_rows():
@@ -96,6 +97,11 @@ def test_the_whole_study_and_once_more(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(module.subprocess, "run", again)
     monkeypatch.setattr(module, "truncate", again)
     assert levit.block_study(trained, output=out, blocks=(1,), iterations=1) == result
+    checkpoint = trained / "fold_0" / "checkpoint_final.pth"
+    content = torch.load(checkpoint, weights_only=False)
+    torch.save({**content, "current_epoch": 7}, checkpoint)
+    with pytest.raises(levit.UserError, match="made of another checkpoint"):
+        levit.block_study(trained, output=out, blocks=(1,), iterations=1)
 
 
 FAULTS = {
