@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -86,10 +86,30 @@ class AdaptedNetwork(nn.Module):
             raise UserError(f"the strides of the adapted network {network} are {expected}, not {list(strides)}")
         self.deep_supervision = deep_supervision
 
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """torch's `SyncBatchNorm.convert_sync_batchnorm`, which nnU-Net calls for several GPUs, hands back what it made
+        of the network by this method."""
+        super().add_module(name, module)
+        if module is not None:
+            _restore_activations(module)
+
     def is_needed(self, image_size: Grid) -> bool:
         """Whether the adapter pads images of this size, or chooses among outputs."""
         padded = padded_size(image_size, multiple=self.size_multiple, smallest=self.smallest_size)
         return padded != tuple(image_size) or self.output is not None
+
+    @property
+    def adapt_state_dict(self) -> Callable[..., dict[str, Tensor]]:
+        """A registered network's method of that name, for state dicts of the adapter; other networks have none."""
+        adapt: Callable[..., dict[str, Tensor]] = self.network.adapt_state_dict  # type: ignore[assignment]
+
+        def adapted(state: Mapping[str, Tensor], *, image_size: Grid) -> dict[str, Tensor]:
+            prefix = "network."
+            own = {name.removeprefix(prefix): value for name, value in state.items()}
+            padded = padded_size(image_size, multiple=self.size_multiple, smallest=self.smallest_size)
+            return {prefix + name: value for name, value in adapt(own, image_size=padded).items()}
+
+        return adapted
 
     @property
     def decoder(self) -> AdaptedNetwork:
@@ -117,6 +137,15 @@ class AdaptedNetwork(nn.Module):
             return [*outputs, outputs[-1]]
         logits = crop(result if isinstance(result, Tensor) else result[self.output], size)
         return [logits, logits] if self._deep_supervision else logits
+
+
+def _restore_activations(network: nn.Module) -> None:
+    """Let converted norms of timm's compute their activation again: torch's conversion keeps it, and never calls it."""
+    from timm.layers.norm_act import SyncBatchNormAct
+
+    for module in network.modules():
+        if type(module) is nn.SyncBatchNorm and hasattr(module, "act"):
+            module.__class__ = SyncBatchNormAct
 
 
 def scales_of(network: nn.Module) -> tuple[float, ...]:

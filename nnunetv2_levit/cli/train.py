@@ -250,6 +250,12 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     return handed_on
 
 
+def _number_of_gpus(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-num_gpus", type=int, default=1)
+    return int(parser.parse_known_args(arguments)[0].num_gpus)
+
+
 def run(arguments: Sequence[str]) -> None:
     from nnunetv2_levit.nnunet.environment import set_up_process
 
@@ -257,6 +263,8 @@ def run(arguments: Sequence[str]) -> None:
     checked = checked_arguments(arguments)
     # torch and nnU-Net come with it, so not before the arguments are known to be good
     from nnunetv2_levit.nnunet.replacements import install
+    from nnunetv2_levit.trainers.stop_signals import passed_on
 
     install()
-    run_program(PROGRAM, checked)
+    with passed_on() if _number_of_gpus(checked) > 1 else contextlib.nullcontext():
+        run_program(PROGRAM, checked)

@@ -15,7 +15,8 @@ from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.network_architectures import REGISTRY
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 from nnunetv2_levit.network_check.cost import cost_beside_nnunet
-from nnunetv2_levit.network_check.rules import COMPARING, RULES, BrokenRuleError, NotCheckedError, RemarkError, Rule
+from nnunetv2_levit.network_check.rule import BrokenRuleError, NotCheckedError, RemarkError, Rule
+from nnunetv2_levit.network_check.rules import COMPARING, RULES
 from nnunetv2_levit.network_check.subject import CLASSES, SIZE, Subject
 
 LARGE: Grid = (256, 256)

@@ -5,43 +5,18 @@ and remedy, or `RemarkError` where nnU-Net works all the same. `check.py` runs t
 that fails by itself breaks the rule.
 """
 
-import copy
-import pickle
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from nnunetv2_levit.any_network.shapes import outputs_of
+from nnunetv2_levit.network_check.conversions import compiled, copies, onnx, several_gpus
+from nnunetv2_levit.network_check.rule import BrokenRuleError, NotCheckedError, RemarkError, Rule, close
 from nnunetv2_levit.network_check.subject import CLASSES, Subject, calibrated, images, randomised
 
 SMALL = (32, 48)  # half precision is slow on a CPU
 LARGE_VALUES = 1e3
 OTHER_SIZE = (96, 128)
 SEGMENTATION_HEADS = ".seg_layers."  # as nnunetv2.run.load_pretrained_weights has it
-
-
-class BrokenRuleError(Exception):
-    """A rule is not kept: what was seen, and how to mend it."""
-
-    def __init__(self, seen: str, remedy: str) -> None:
-        super().__init__(seen)
-        self.seen, self.remedy = seen, remedy
-
-
-class RemarkError(BrokenRuleError):
-    """Training and prediction work all the same, but something else does not: what, and how to mend it."""
-
-
-class NotCheckedError(Exception):
-    """A rule could not be tried here, and why."""
-
-
-Rule = Callable[[Subject], str]
-
-
-def _close(ours: Tensor, theirs: Tensor) -> bool:
-    return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4 * max(1.0, theirs.abs().max().item()), equal_nan=True)
 
 
 def channels_and_classes(subject: Subject) -> str:
@@ -93,7 +68,7 @@ def each_image_alone(subject: Subject) -> str:
     network = randomised(subject.build()).eval()
     batch = images(3)
     with torch.no_grad():
-        if not _close(network(batch)[1:2], network(batch[1:2])):
+        if not close(network(batch)[1:2], network(batch[1:2])):
             raise BrokenRuleError(
                 "in evaluation an image's logits depend on the other images of the batch",
                 "take no mean or maximum over the batch's axis; batch norm needs track_running_stats=True",
@@ -106,7 +81,7 @@ def repeatable(subject: Subject) -> str:
     network = randomised(subject.build()).eval()
     batch = images(1)
     with torch.no_grad():
-        if not _close(network(batch), network(batch)):
+        if not close(network(batch), network(batch)):
             raise BrokenRuleError(
                 "in evaluation the same image gives other logits at the second call",
                 "use nn.Dropout instead of F.dropout(x), or hand training=self.training to it; keep no state",
@@ -123,7 +98,7 @@ def deep_supervision(subject: Subject) -> str:
         outputs = on(images(2))
         on.decoder.deep_supervision = False
         full = on(images(2))
-    if not isinstance(outputs, list) or not _close(outputs[0], full):
+    if not isinstance(outputs, list) or not close(outputs[0], full):
         raise BrokenRuleError("the first output is not the logits of full resolution", "return those first")
     return f"{len(outputs) - 1} output{'s' if len(outputs) > 2 else ''} with a weight, none of them 0/0"
 
@@ -178,28 +153,6 @@ def nan(subject: Subject) -> str:
     return "a NaN reaches the logits"
 
 
-def copies(subject: Subject) -> str:
-    """deepcopy keeps the function: this package's predictor and its averaged weights are copies. nnU-Net pickles no
-    network (its processes build their own), so that what can't be pickled is worth a remark."""
-    network = randomised(subject.build()).eval()
-    batch = images(1)
-    remedy = "keep no lambda, local function, generator or open file as an attribute; use modules"
-    kinds: tuple[tuple[str, Callable[[nn.Module], nn.Module], type[BrokenRuleError], str], ...] = (
-        ("deepcopy", copy.deepcopy, BrokenRuleError, ""),
-        ("pickling", lambda module: pickle.loads(pickle.dumps(module)), RemarkError, ", which nnU-Net does not need"),
-    )
-    with torch.no_grad():
-        expected = network(batch)
-        for what, copied, problem, aside in kinds:
-            try:
-                same = _close(copied(network)(batch), expected)
-            except Exception as error:
-                raise problem(f"{what} fails ({type(error).__name__}: {str(error)[:120]}){aside}", remedy) from error
-            if not same:
-                raise problem(f"a copy by {what} gives other logits{aside}", remedy)
-    return "pickling and deepcopy keep the function"
-
-
 def _with_another_shape(network: nn.Module, other: nn.Module) -> list[str]:
     """Names in the state dict of ``network`` that have another shape, or do not exist, in that of ``other``."""
     shapes = {name: value.shape for name, value in other.state_dict().items()}
@@ -212,7 +165,8 @@ def pretrained_weights(subject: Subject) -> str:
     network = subject.build()
     try:
         heads = _with_another_shape(network, subject.build(classes=CLASSES + 1))
-        tables = _with_another_shape(network, subject.build(image_size=OTHER_SIZE))
+        resized = hasattr(network, "adapt_state_dict")  # by this package's loader of -pretrained_weights
+        tables = [] if resized else _with_another_shape(network, subject.build(image_size=OTHER_SIZE))
     except Exception as error:  # another rule says so
         raise NotCheckedError("it can't be built for other classes and sizes") from error
     if not heads:
@@ -242,64 +196,13 @@ def other_weights(subject: Subject) -> str:
         expected = second(batch)
         first(batch)
         first.load_state_dict(second.state_dict())
-        if not _close(first(batch), expected):
+        if not close(first(batch), expected):
             raise BrokenRuleError(
                 "after load_state_dict in evaluation the logits are not those of the new weights",
                 "keep no cache of what follows from weights, register what is trained as a parameter or buffer, or "
                 "clear the cache in a load_state_dict hook",
             )
     return "other weights in evaluation give their own logits"
-
-
-def compiled(subject: Subject) -> str:
-    """torch.compile, nnU-Net's default on a GPU, keeps the function."""
-    remedy = (
-        "no branch on a tensor's values, no .item() and no Python state in forward (or export nnUNet_compile=false)"
-    )
-    network = randomised(subject.build()).eval()
-    batch = images(2)
-    with torch.no_grad():
-        expected = network(batch)
-    said = "one graph"
-    for whole in (True, False):
-        torch.compiler.reset()
-        try:
-            # the back-end "eager" traces and needs no C compiler
-            with torch.no_grad():
-                result = torch.compile(network, fullgraph=whole, backend="eager")(batch)
-            break
-        except Exception as error:
-            said = "in several graphs, so slower than it could be"
-            if not whole:
-                raise BrokenRuleError(f"it fails ({type(error).__name__}: {str(error)[:120]})", remedy) from error
-    torch.compiler.reset()
-    if not _close(result, expected):
-        raise BrokenRuleError("it gives other logits", remedy)
-    return said
-
-
-def onnx(subject: Subject) -> str:
-    """The export to ONNX keeps the function."""
-    from nnunetv2_levit.errors import UserError
-    from nnunetv2_levit.inference.onnx_backend import OnnxBackend, require_onnx, to_onnx
-
-    try:
-        require_onnx()
-    except UserError as error:
-        raise NotCheckedError(str(error)) from error
-    network = calibrated(randomised(subject.build()), images(4, seed=3)).eval()
-    batch = images(2)
-    remedy = "no branch on a tensor's values, and sizes as numbers that tracing knows"
-    try:
-        result = OnnxBackend(to_onnx(network, in_channels=1, image_size=(batch.shape[2], batch.shape[3])))(batch)
-    except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise BrokenRuleError(f"the export fails ({type(error).__name__}: {lines[0][:120]})", remedy) from error
-    with torch.no_grad():
-        expected = network(batch)
-    if not _close(result, expected):
-        raise BrokenRuleError("ONNX Runtime gives other logits than torch", remedy)
-    return "ONNX Runtime gives torch's logits"
 
 
 RULES: dict[str, Rule] = {
@@ -312,10 +215,11 @@ RULES: dict[str, Rule] = {
     "deep supervision": deep_supervision,
     "each image alone": each_image_alone,
     "copies": copies,
+    "several GPUs": several_gpus,
     "other weights": other_weights,
     "pretrained weights": pretrained_weights,
     "compile": compiled,
     "onnx": onnx,
 }
-COMPARING = ("deep supervision", "each image alone", "copies", "other weights", "compile", "onnx")
+COMPARING = ("deep supervision", "each image alone", "copies", "several GPUs", "other weights", "compile", "onnx")
 """Rules that compare logits of two calls, which only a repeatable network makes possible."""

@@ -70,6 +70,23 @@ def blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def passed_on() -> Iterator[None]:
+    """The signals go on to the processes that this one has started: on several GPUs it trains nothing itself."""
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        for process in multiprocessing.active_children():
+            if process.pid is not None:
+                os.kill(process.pid, number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _kill_workers() -> None:
     for process in multiprocessing.active_children():
         if process.daemon:
@@ -124,11 +141,14 @@ def _stop(trainer: Any, request: StopRequest) -> None:
     trainer.current_epoch -= 1  # as in nnU-Net's on_train_end: a checkpoint stores the next epoch
     trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
     trainer.current_epoch += 1
-    _end(
-        trainer,
-        f"Stopped as asked ({request}) after epoch {trainer.current_epoch - 1}; checkpoint_latest.pth is saved: resume "
-        "with --c",
-    )
+    if trainer.is_ddp:  # the first process writes: none of the others may end, and it with them, before it has
+        import torch.distributed
+
+        torch.distributed.barrier()
+    saved = "checkpoint_latest.pth is saved: resume with --c"
+    if trainer.disable_checkpointing:
+        saved = "nothing is saved, as checkpoints are disabled"
+    _end(trainer, f"Stopped as asked ({request}) after epoch {trainer.current_epoch - 1}; {saved}")
 
 
 def _end(trainer: Any, sentence: str) -> NoReturn:

@@ -108,6 +108,17 @@ def test_a_network_of_a_fixed_size_is_built_for_the_padded_one():
     assert network(torch.randn(1, 1, 40, 56)).shape == (1, 3, 40, 56)
 
 
+def test_a_registered_network_takes_its_weights_at_another_patch_size_and_others_take_none():
+    whole, small = (
+        AdaptedNetwork(1, 3, network="levit_unet_128s", arguments={**SHARED, "blocks": 1}, image_size=size)
+        for size in ((64, 96), (32, 64))
+    )
+    state = small.adapt_state_dict(whole.state_dict(), image_size=(64, 96))
+    small.load_state_dict(state)
+    assert any(value.shape != state[name].shape for name, value in whole.state_dict().items())
+    assert not hasattr(adapted(), "adapt_state_dict")
+
+
 def test_one_of_several_outputs():
     network = adapted("ListOfOutputs", output=1, deep_supervision=False)
     assert network(torch.randn(1, 1, 40, 56)).shape == (1, 3, 40, 56)

@@ -4,6 +4,7 @@ import threading
 
 import torch
 import torch.nn.functional as F
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 
@@ -21,6 +22,32 @@ class Good(nn.Module):
 
     def forward(self, images):
         return self.head(self.features(images))
+
+
+class NormAndRelu(nn.BatchNorm2d):
+    """A batch norm that is more than one: torch's conversion for several GPUs makes a plain one of it."""
+
+    def forward(self, maps):
+        return F.relu(super().forward(maps))
+
+
+class NormWithActivation(Good):
+    """Has such a norm."""
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__(in_channels, num_classes)
+        self.norm = NormAndRelu(8)
+
+    def features(self, images):
+        return self.norm(self.encoder(images))
+
+
+class TimmNorm(NormWithActivation):
+    """Has timm's norm with an activation, as EfficientNet does."""
+
+    def __init__(self, in_channels, num_classes):
+        super().__init__(in_channels, num_classes)
+        self.norm = BatchNormAct2d(8)
 
 
 class OnlyRgb(Good):

@@ -39,6 +39,7 @@ BROKEN = [
     ("MixesImages", "each image alone", "mean"),
     ("DropsAlways", "repeatable", "nn.Dropout"),
     ("QuarterResolution", "sizes", "4x64x64"),
+    ("NormWithActivation", "several GPUs", "SyncBatchNorm"),
 ]
 
 
@@ -122,6 +123,11 @@ def test_a_branch_on_values_breaks_compilation_and_export():
     assert "several graphs" in row["said"]
 
 
+def test_the_adapter_keeps_the_activations_of_timms_norms():
+    """torch's conversion to synchronised batch norms would drop them without a word."""
+    assert statuses(check("TimmNorm"))["several GPUs"] == "kept"
+
+
 def test_arguments_of_other_names_are_set():
     settings = {"planes_in": "{channels}", "planes_out": "{classes}", "widths": [6], "shape": "{image_size}"}
     assert check("NeedsWidths", **settings)["kept"]
@@ -132,7 +138,7 @@ def test_a_good_network_and_its_cost(capsys):
     done = run(capsys, "check-network", f"{MODULE}:Good", *words)
     assert done.code == 0
     lines = done.out.splitlines()
-    assert len([line for line in lines if line.startswith(("kept", "adapter"))]) == 13
+    assert len([line for line in lines if line.startswith(("kept", "adapter"))]) == 14
     assert len([line for line in lines if line.startswith("cost")]) == 2
     assert "all rules are kept through the adapter" in lines[-1]
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 import traceback
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from nnunetv2_levit.cli.exit_codes import exit_on_user_error
 from nnunetv2_levit.errors import STOPPED, TrainingStoppedError, UserError, ending_of
 from nnunetv2_levit.nnunet.plugin.nnunetv2_levit_plugin import _one_sentence
 from nnunetv2_levit.trainers.seeding import NumberedBatches, make_repeatable
-from nnunetv2_levit.trainers.stop_signals import stop_when_asked
+from nnunetv2_levit.trainers.stop_signals import StopRequest, passed_on, stop_when_asked
 from tests.conftest import DATASET_ID
 
 NAME = "LeViTUNetTrainer_128s_3iterations_2epochs"
@@ -150,7 +151,7 @@ def test_a_worker_computes_with_one_thread(monkeypatch):
 class ForeignTrainer:
     """What a trainer of nnU-Net has that is not ours and makes its data loaders in a way of its own."""
 
-    is_ddp, local_rank, current_epoch, num_epochs = False, 0, 0, 3
+    is_ddp, local_rank, current_epoch, num_epochs, disable_checkpointing = False, 0, 0, 3, False
     num_iterations_per_epoch = num_val_iterations_per_epoch = 1
 
     def __init__(self, folder):
@@ -195,3 +196,36 @@ def test_a_foreign_trainer_is_seeded_and_stopped_too(tmp_path):
         assert one.loaders == ("its own", "loaders")
         assert "fixes the weights only" in one.said[0]
     assert first.drawn == second.drawn
+
+
+def test_a_training_without_checkpoints_does_not_say_that_one_is_saved(tmp_path):
+    trainer = ForeignTrainer(tmp_path)
+    trainer.disable_checkpointing = True
+    stop_when_asked(trainer)
+    with pytest.raises(TrainingStoppedError, match="after epoch 1; nothing is saved"):
+        trainer.run_training()
+
+
+def _note_a_signal(pipe):
+    request = StopRequest()
+    request.watch()
+    pipe.send("ready")
+    while request.signal is None:
+        time.sleep(0.01)
+    pipe.send(str(request))
+
+
+def test_the_launcher_of_several_gpus_passes_the_signal_on():
+    """Slurm and a person send it to the process that they started, which trains nothing itself."""
+    here, there = multiprocessing.Pipe()
+    before = signal.getsignal(signal.SIGUSR2)
+    process = multiprocessing.get_context("fork").Process(target=_note_a_signal, args=(there,), daemon=True)
+    with passed_on():
+        process.start()
+        assert here.poll(60)
+        here.recv()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert here.poll(60)
+        assert here.recv() == "SIGUSR2"
+    process.join(60)
+    assert signal.getsignal(signal.SIGUSR2) is before
