@@ -102,6 +102,7 @@ def write_image(volume: NiftiVolume, affine: np.ndarray, target: Path) -> None:
 
 def write_array(values: np.ndarray, affine: np.ndarray, target: Path) -> None:
     """Write an array (x, y, z) as a ``.nii.gz`` of its own data type."""
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)  # as the header is
     header = nibabel.Nifti1Header()
     header.set_data_dtype(values.dtype)
     header.set_data_shape(values.shape)

@@ -1,5 +1,6 @@
 """One look at a whole raw dataset: a labelled slice of each case, and a table with outliers marked."""
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.figures import draw_overview
 from nnunetv2_levit.files import check_writable, read_json, write_json, write_text, write_whole, written_together
 from nnunetv2_levit.image_files import differing_geometry, read_images, read_label_file
-from nnunetv2_levit.nnunet.dataset_description import allowed_labels, training_files
+from nnunetv2_levit.nnunet.dataset_description import allowed_labels, structures_of, training_files
 from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.tables import overview_markdown
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation
+PICTURE_SIDE = 300  # pixels: more than a case has in the figure
 
 
 def _measure(
@@ -53,7 +55,9 @@ def _measure(
         "labels": {str(v): round(float(n * voxel), 3) for v, n in zip(values, counts, strict=True) if v != 0},
     }
     image = images[:3, index].transpose(1, 2, 0) if images.shape[0] == 3 and picture else images[0, index]
-    return facts, image, labels[index]
+    step = max(1, min(image.shape[:2]) // PICTURE_SIDE)
+    # copies: a view would keep the whole volume in memory
+    return facts, image[::step, ::step].copy(), labels[index, ::step, ::step].copy()
 
 
 def _outliers(values: np.ndarray) -> np.ndarray:
@@ -64,17 +68,19 @@ def _outliers(values: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.abs(values - centre) / scale) > OUTLIER_FACTOR
 
 
-def mark_outliers(rows: list[dict[str, Any]], labels: dict[str, int]) -> None:
-    """Add ``outliers`` to each row: which of its spacing, intensities and label volumes are far from the others'."""
+def mark_outliers(rows: list[dict[str, Any]], structures: Mapping[str, Sequence[int]]) -> None:
+    """Add ``outliers`` to each row: which of its spacing, intensities and label volumes are far from the others'.
+
+    A structure is one label, or several where the dataset has regions.
+    """
     columns: dict[str, np.ndarray] = {}
     for axis in range(3):
         columns[f"spacing {'zyx'[axis]}"] = np.array([row["spacing_mm"][axis] for row in rows])
     columns["median intensity"] = np.array([row["intensity_1_50_99"][1] for row in rows])
     columns["99th percentile"] = np.array([row["intensity_1_50_99"][2] for row in rows])
-    for name, value in labels.items():
-        if value:
-            volumes = np.array([row["labels"].get(str(value), np.nan) for row in rows])
-            columns[f"{name} volume"] = np.log(volumes)
+    for name, values_of_it in structures.items():
+        volumes = np.array([sum(row["labels"].get(str(value), 0) for value in values_of_it) for row in rows])
+        columns[f"{name} volume"] = np.log(np.where(volumes > 0, volumes, np.nan))
     for row in rows:
         row["outliers"] = [] if row["labels"] else ["no label at all"]
     for name, values in columns.items():
@@ -98,7 +104,7 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
         raise UserError(f"{dataset} has no dataset.json: convert the dataset anew")
     description = read_json(dataset / "dataset.json", what="nnU-Net's dataset.json", schema=schemas.DATASET_WITH_IMAGES)
     allowed = allowed_labels(description)
-    labels = {"background": 0, **{k: v for k, v in description["labels"].items() if isinstance(v, int)}}
+    structures, _ = structures_of(description)
     reader, files = training_files(dataset, description)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         jobs = {name: pool.submit(_measure, name, entry, reader, allowed) for name, entry in sorted(files.items())}
@@ -114,9 +120,9 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
                     f"the case {name} of {dataset} can't be read ({error}): convert the dataset anew"
                 ) from error
     rows = [facts for facts, _, _ in pictures]
-    mark_outliers(rows, labels)
+    mark_outliers(rows, structures)
     with written_together(target) as partial:
         write_json(partial / "overview.json", {"dataset": dataset.name, "cases": rows})
-        write_text(partial / "overview.md", overview_markdown(rows, labels))
-        write_whole(partial / "overview.png", lambda path: draw_overview(pictures, labels=labels, target=path))
+        write_text(partial / "overview.md", overview_markdown(rows, structures))
+        write_whole(partial / "overview.png", lambda path: draw_overview(pictures, structures=structures, target=path))
     return target / "overview.png", rows

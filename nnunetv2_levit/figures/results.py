@@ -235,17 +235,23 @@ def draw_learning_curves(panels: Mapping[str, Mapping[str, Curve]], *, time_labe
 
 
 def draw_overview(
-    cases: Sequence[tuple[dict[str, Any], np.ndarray, np.ndarray]], *, labels: Mapping[str, int], target: Path
+    cases: Sequence[tuple[dict[str, Any], np.ndarray, np.ndarray]],
+    *,
+    structures: Mapping[str, Sequence[int]],
+    target: Path,
 ) -> None:
     """A small picture a case with its labels' outlines; cases with outliers are framed in red.
 
     Args:
         cases: facts of each case (a row of overview.json), a slice (H, W) or picture (H, W, 3), and its labels (H, W).
+        structures: the labels of each structure; a label that is no structure by itself is called by its number.
     """
     columns = min(OVERVIEW_COLUMNS, len(cases))
     rows = -(-len(cases) // columns)
     figure, axes = new_figure(rows, columns, width=1.6 * columns, height=1.75 * rows + 0.5)
-    colours = structure_colours(max(labels.values()))
+    names = {label: f"label {label}" for labels in structures.values() for label in labels if label > 0}
+    names |= {labels[0]: name for name, labels in structures.items() if len(labels) == 1}
+    colours = structure_colours(max(names))
     for axis in axes.flat[len(cases) :]:
         axis.axis("off")
     for axis, (facts, image, mask) in zip(axes.flat, cases, strict=False):
@@ -262,8 +268,8 @@ def draw_overview(
         axis.set_title(figure_label(facts["case"]), fontsize=5, color=colour, pad=2)
         for spine in axis.spines.values():
             spine.set(color=colour, linewidth=thickness)
-    structures = [(name, colours[value - 1]) for name, value in labels.items() if value > 0]
-    legend_below(figure, [Line2D([], [], color=colour, label=figure_label(name)) for name, colour in structures])
+    handles = [Line2D([], [], color=colours[label - 1], label=figure_label(name)) for label, name in names.items()]
+    legend_below(figure, handles)
     save(figure, target)
 
 

@@ -7,9 +7,8 @@ from nnunetv2_levit.plain_text import markdown_table, markdown_text
 from nnunetv2_levit.tables.common import number
 
 
-def overview_markdown(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, int]) -> str:
-    """The cases of a raw dataset; label volumes in ml, or pixels for pictures."""
-    structures = {name: str(value) for name, value in labels.items() if value > 0}
+def overview_markdown(rows: Sequence[Mapping[str, Any]], structures: Mapping[str, Sequence[int]]) -> str:
+    """The cases of a raw dataset; volumes of structures (their labels together) in ml, or pixels for pictures."""
     unit = rows[0]["label_unit"]
     head = ["case", "shape", "spacing (mm)", "intensity 1 / 50 / 99 %"]
     head += [*(f"{name} ({unit})" for name in structures), "outliers"]
@@ -19,7 +18,7 @@ def overview_markdown(rows: Sequence[Mapping[str, Any]], labels: Mapping[str, in
             "×".join(str(side) for side in row["shape"]),
             " × ".join(f"{size:.3g}" for size in row["spacing_mm"]),
             " / ".join(f"{value:.4g}" for value in row["intensity_1_50_99"]),
-            *(f"{row['labels'].get(label, 0):.4g}" for label in structures.values()),
+            *(f"{sum(row['labels'].get(str(label), 0) for label in of_it):.4g}" for of_it in structures.values()),
             ", ".join(row["outliers"]),
         ]
         for row in rows

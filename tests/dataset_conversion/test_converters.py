@@ -14,6 +14,7 @@ from PIL import Image
 from nnunetv2_levit import cli
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converters import CONVERTERS
+from nnunetv2_levit.dataset_conversion.nifti import write_array
 from nnunetv2_levit.dataset_conversion.synapse import BTCV_ORGANS, PAPER_ORGANS, TEST_CASES
 from tests.conftest import SHARED, nnunet_environment, reference_or_skip
 from tests.support.nnunet_programs import plan_and_preprocess
@@ -195,6 +196,13 @@ def test_the_releases_layout_is_converted(name, source, raw):
         found |= set(np.unique(read(path)))
     assert found <= set(description["labels"].values())
     assert len(found) > 1
+
+
+@pytest.mark.parametrize("kind", ["<i2", ">i2", ">f4"])
+def test_arrays_of_any_byte_order_are_written_as_they_are(kind, tmp_path):
+    values = np.arange(24, dtype=kind).reshape(2, 3, 4)
+    write_array(values, np.eye(4), tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(nibabel.load(tmp_path / "a.nii.gz").get_fdata(), values)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from nnunetv2_levit import cli
+from nnunetv2_levit.dataset_conversion import overview
 from nnunetv2_levit.dataset_conversion.overview import mark_outliers
+from nnunetv2_levit.figures import draw_overview
 from tests.dataset_conversion.test_converters import write_acdc, write_isic
 
 
@@ -43,13 +45,41 @@ def test_what_is_far_from_the_others_is_marked():
     rows[5]["intensity_1_50_99"][1] = 900.0
     rows[7]["labels"]["1"] = 0.001
     rows[9]["labels"] = {}
-    mark_outliers(rows, {"background": 0, "LV": 1})
+    mark_outliers(rows, {"LV": [1]})
     assert {row["case"]: row["outliers"] for row in rows if row["outliers"]} == {
         "3": ["spacing z"],
         "5": ["median intensity"],
         "7": ["LV volume"],
         "9": ["no label at all"],
     }
+
+
+def test_regions_are_measured_and_nothing_but_a_thumbnail_is_kept(tmp_path, monkeypatch):
+    """BraTS has regions alone; a slice that is a view keeps its whole volume in memory."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    (tmp_path / "source").mkdir()
+    write_acdc(tmp_path / "source")
+    cli.main(["convert", "acdc", "-i", str(tmp_path / "source"), "-d", "9"])
+    (folder,) = (tmp_path / "raw").iterdir()
+    description = json.loads((folder / "dataset.json").read_text())
+    description["labels"] = {"background": 0, "heart": [1, 2, 3], "ventricles": [1, 3]}
+    description["regions_class_order"] = [1, 2]
+    (folder / "dataset.json").write_text(json.dumps(description))
+    monkeypatch.setattr(overview, "PICTURE_SIDE", 5)
+    kept = []
+
+    def keep_and_draw(pictures, **rest):
+        kept.extend(pictures)
+        draw_overview(pictures, **rest)
+
+    monkeypatch.setattr(overview, "draw_overview", keep_and_draw)
+    cli.main(["inspect", "-d", "9"])
+    head, _, first, *_ = (folder / "overview.md").read_text().splitlines()
+    cells = dict(zip(head.split(" | "), first.split(" | "), strict=True))
+    volumes = json.loads((folder / "overview.json").read_text())["cases"][0]["labels"]
+    assert float(cells["heart (ml)"]) == pytest.approx(sum(volumes.values()), rel=1e-3)
+    assert float(cells["ventricles (ml)"]) == pytest.approx(sum(volumes.get(key, 0) for key in "13"), rel=1e-3)
+    assert all(array.base is None and max(array.shape) < 10 for _, *arrays in kept for array in arrays)
 
 
 def test_an_unknown_dataset_is_refused(tmp_path, monkeypatch, capsys):
