@@ -80,19 +80,29 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(defined)) if len(defined) == len(values) and defined else None
 
 
-def _patient_means(model: dict[str, Any], metric: str, structure: str) -> dict[str, float]:
-    """Mean over each patient's cases; of all structures where ``structure`` is the mean, where all have a value."""
-    by_patient: dict[str, list[float]] = {}
-    for (patient, _), by_structure in model["values"][metric].items():
-        if structure == MEAN:
-            several = list(by_structure.values())
-            value = None if any(v is None for v in several) else float(np.mean(several))
-        else:
-            value = by_structure[structure]
-        by_patient.setdefault(patient, [])
+def _case_values(model: dict[str, Any], metric: str, structure: str) -> dict[tuple[str, str], float]:
+    """The value of each (patient, case) that has one; of all structures where ``structure`` is the mean."""
+    result = {}
+    for patient_case, by_structure in model["values"][metric].items():
+        value = _mean(list(by_structure.values())) if structure == MEAN else by_structure[structure]
         if value is not None:
-            by_patient[patient].append(value)
-    return {patient: float(np.mean(values)) for patient, values in by_patient.items() if values}
+            result[patient_case] = value
+    return result
+
+
+def _patient_means(values: Sequence[Mapping[tuple[str, str], float]]) -> list[dict[str, float]]:
+    """For each model, the mean over each patient's cases, of the cases in which all of these models have a value.
+
+    With the others a model that misses a structure in a patient's harder frame would seem to have the smaller distance.
+    """
+    shared = sorted(set.intersection(*(set(of_model) for of_model in values)))
+    result = []
+    for of_model in values:
+        by_patient: dict[str, list[float]] = {}
+        for patient, case in shared:
+            by_patient.setdefault(patient, []).append(of_model[patient, case])
+        result.append({patient: float(np.mean(several)) for patient, several in by_patient.items()})
+    return result
 
 
 Result = str | Path | dict[str, Any]
@@ -158,13 +168,7 @@ def compare(models: Mapping[str, Result | Sequence[Result]], *, output: str | Pa
         "interval": f"{LEVEL:.0f} % percentile bootstrap, {RESAMPLES} resamples of patients",
         "test": "Wilcoxon signed-rank, two-sided, one value a patient; holm_p adjusts for all tests of a metric",
         "models": [{key: model[key] for key in ("name", "results", "pooled_as")} for model in loaded],
-        "patient_values": {
-            model["name"]: {
-                metric: {structure: _patient_means(model, metric, structure) for structure in structures}
-                for metric in METRICS
-            }
-            for model in loaded
-        },
+        "patient_values": _values_by_model(loaded, structures),
         "comparisons": comparisons,
     }
     if output is not None:
@@ -199,16 +203,28 @@ def _check_distinct(models: Mapping[str, Sequence[Path | dict[str, Any]]]) -> No
 
 
 def _difference(reference: dict[str, Any], other: dict[str, Any], metric: str, structure: str) -> dict[str, Any]:
-    of_reference, of_other = (_patient_means(model, metric, structure) for model in (reference, other))
-    both = sorted(of_reference.keys() & of_other.keys())
-    first, second = ([values[patient] for patient in both] for values in (of_reference, of_other))
-    everyone = {patient for patient, _ in reference["values"][metric]}
+    values = [_case_values(model, metric, structure) for model in (reference, other)]
+    of_reference, of_other = _patient_means(values)
+    first, second = list(of_reference.values()), list(of_other.values())
+    without = reference["values"][metric].keys() - (values[0].keys() & values[1].keys())
     return {
-        "reference_mean": float(np.mean(first)) if both else None,
-        "model_mean": float(np.mean(second)) if both else None,
+        "reference_mean": float(np.mean(first)) if first else None,
+        "model_mean": float(np.mean(second)) if second else None,
         **paired_difference(first, second),
-        "patients_without_a_pair": sorted(everyone - set(both)),
+        "cases_without_a_pair": sorted(case for _, case in without),
+        "patients_without_a_pair": sorted({patient for patient, _ in without} - of_reference.keys()),
     }
+
+
+def _values_by_model(models: Sequence[dict[str, Any]], structures: Sequence[str]) -> dict[str, Any]:
+    """Values by model, metric, structure and patient, over the cases in which every model has one."""
+    result: dict[str, Any] = {model["name"]: {metric: {} for metric in METRICS} for model in models}
+    for metric in METRICS:
+        for structure in structures:
+            means = _patient_means([_case_values(model, metric, structure) for model in models])
+            for model, of_patients in zip(models, means, strict=True):
+                result[model["name"]][metric][structure] = of_patients
+    return result
 
 
 def write_comparison(result: dict[str, Any], folder: Path) -> None:
@@ -225,7 +241,7 @@ def _draw(result: dict[str, Any], target: Path) -> None:
     models = [model["name"] for model in result["models"]]
     panels = {
         metric_heading(metric, result): {
-            structure: _shared_values([result["patient_values"][name][metric][structure] for name in models], metric)
+            structure: _as_drawn([result["patient_values"][name][metric][structure] for name in models], metric)
             for structure in result["patient_values"][models[0]][metric]
         }
         for metric in DRAWN_METRICS
@@ -234,8 +250,7 @@ def _draw(result: dict[str, Any], target: Path) -> None:
     draw_comparison(panels, models=models, footnote=footnote, target=target)
 
 
-def _shared_values(by_model: Sequence[dict[str, float]], metric: str) -> np.ndarray:
-    """Values (models, patients) of the patients that all models have, fractions as per cent."""
-    patients = sorted(set.intersection(*(set(values) for values in by_model)))
-    values = np.array([[values[patient] for patient in patients] for values in by_model], dtype=float)
+def _as_drawn(by_model: Sequence[dict[str, float]], metric: str) -> np.ndarray:
+    """Values (models, patients), fractions as per cent."""
+    values = np.array([[of_model[patient] for patient in sorted(of_model)] for of_model in by_model], dtype=float)
     return 100 * values if metric in PERCENTAGES else values

@@ -120,7 +120,7 @@ def evaluate(
     protocol: str | None = None,
     partial: bool = False,
     patient_pattern: str | None = None,
-    workers: int = 4,
+    workers: int = 1,
     output: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def evaluate(
         protocol: name of a paper's protocol to compute beside our metrics.
         partial: evaluate the predicted cases only although more have ground truth.
         patient_pattern: regular expression whose first group is a case's patient.
-        workers: processes.
+        workers: processes for many cases. More than one needs a script's calls below ``if __name__ == "__main__":``.
         output: folder to write the result to, as JSON, Markdown and CSV.
         progress: show a progress bar.
 

@@ -167,6 +167,11 @@ def splits_of(dataset: str) -> list[dict[str, list[str]]] | None:
 def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str | None = None) -> dict[str, str]:
     """The patient of each case: by ``pattern`` (its first group), by ``conversion.json``, or by the case's name.
 
+    Args:
+        cases: names of cases.
+        dataset_folder: a raw dataset, which a converter gave its ``conversion.json``, or the preprocessed one of it.
+        pattern: regular expression.
+
     Raises:
         UserError: a pattern that is no regular expression with a group, or that a case does not match.
     """
@@ -187,8 +192,8 @@ def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str 
             found[case] = patient
         return found
     known = {}
-    if dataset_folder is not None and (dataset_folder / "conversion.json").exists():
-        path = dataset_folder / "conversion.json"
+    path = None if dataset_folder is None else _conversion_summary(dataset_folder)
+    if path is not None:
         facts = read_json(path, what="a converter's summary", schema=schemas.CONVERSION)["cases"]
         known = {case: fact["patient"] for case, fact in facts.items()}
     result = {}
@@ -196,6 +201,13 @@ def patients_of(cases: Sequence[str], dataset_folder: Path | None, pattern: str 
         match = FRAME.match(case)
         result[case] = known.get(case) or (match and (match[1] or match[2])) or case
     return result
+
+
+def _conversion_summary(dataset_folder: Path) -> Path | None:
+    """The converter's summary in a dataset's folder or, for a preprocessed dataset, in the raw one of its name."""
+    raw = os.environ.get("nnUNet_raw")  # noqa: SIM112 (nnU-Net's name)
+    folders = [dataset_folder, *([Path(raw) / dataset_folder.name] if raw else [])]
+    return next((path for folder in folders if (path := folder / "conversion.json").exists()), None)
 
 
 def read_pair(

@@ -32,13 +32,17 @@ def _read_log(log: Path, epochs: dict[int, dict[str, Any]]) -> float | None:
     except OSError as error:
         raise UserError(f"{log} can't be read ({error.strerror or error}): restore the log, or remove it") from None
     current: dict[str, Any] = {}
-    validation = None
+    validation, first = None, True
     for number, line in enumerate(lines, 1):
         place = f"{log}, line {number},"
         if match := EPOCH.match(line):
             epoch = _number(match[1], place)
             if epoch is None or epoch > MOST_EPOCHS:
                 raise UserError(f"{place} has an epoch above {MOST_EPOCHS}: restore the log, or remove it")
+            if first:  # of this log: what an earlier one has from here on belongs to a training that was given up
+                for given_up in [earlier for earlier in epochs if earlier >= epoch]:
+                    del epochs[given_up]
+                first = False
             current = {}
             epochs[int(epoch)] = current
         elif match := PSEUDO_DICE.match(line):
@@ -54,7 +58,8 @@ def _read_log(log: Path, epochs: dict[int, dict[str, Any]]) -> float | None:
 
 
 def read_fold(folder: Path) -> dict[str, Any]:
-    """Epochs of one fold from all its ``training_log_*.txt``; a resumed epoch replaces the interrupted one.
+    """Epochs of one fold from all its ``training_log_*.txt``; a resumed or new training replaces the
+    epochs from its first one on.
 
     The pseudo Dice is nnU-Net's online estimate on random validation patches, one value a structure (None where it was
     neither there nor predicted); the mean validation Dice is that of the final sliding-window validation, if it ran.

@@ -13,9 +13,9 @@ def comparison_table(result: Mapping[str, Any]) -> str:
     for row in result["comparisons"]:
         metric, percent = row["metric"], row["metric"] in PERCENTAGES
         direction = "↑" if HIGHER_IS_BETTER[metric] else "↓"
-        patients, missing = str(row["patients"]), len(row["patients_without_a_pair"])
+        patients, missing = str(row["patients"]), len(row["cases_without_a_pair"])
         if missing:
-            patients += f" ({missing} without a value in both)"
+            patients += f" ({missing} {'case' if missing == 1 else 'cases'} without a value in both)"
         rows.append(
             [
                 row["model"],
@@ -42,9 +42,9 @@ def comparison_markdown(result: Mapping[str, Any]) -> str:
         [
             f"# Compared with {reference}",
             "",
-            f"Models: {models}. Differences are model minus {reference}, one value a patient (its cases "
-            f"averaged). Interval: {result['interval']}. p: {result['test']}; a dash where fewer than six patients "
-            "make a test pointless.",
+            f"Models: {models}. Differences are model minus {reference}, one value a patient (the mean of its cases in "
+            f"which both models have one). Interval: {result['interval']}. p: {result['test']}; a dash where fewer "
+            "than six patients make a test pointless.",
             "",
             comparison_table(result),
         ]
@@ -64,8 +64,9 @@ def comparison_csv(result: Mapping[str, Any]) -> str:
     for row in result["comparisons"]:
         low, high = row["ci95"] or (None, None)
         cells = [*(row[key] for key in before), low, high, *(row[key] for key in after)]
-        rows.append([*cells, " ".join(row["patients_without_a_pair"])])
-    return csv_table([*before, "ci95_low", "ci95_high", *after, "patients_without_a_pair"], rows)
+        rows.append([*cells, " ".join(row["patients_without_a_pair"]), " ".join(row["cases_without_a_pair"])])
+    unpaired = ["patients_without_a_pair", "cases_without_a_pair"]
+    return csv_table([*before, "ci95_low", "ci95_high", *after, *unpaired], rows)
 
 
 def papers_markdown(content: Mapping[str, Any]) -> str:

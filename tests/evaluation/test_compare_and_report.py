@@ -1,5 +1,6 @@
 """Comparison, the papers' tables, and the report that gathers them."""
 
+import copy
 import json
 import re
 import statistics
@@ -15,7 +16,7 @@ from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, papers, tabl
 from nnunetv2_levit.evaluation.qualitative import chosen_cases, error_map
 from nnunetv2_levit.evaluation.speed_accuracy import printed_points
 from nnunetv2_levit.evaluation.stored import load_evaluation
-from nnunetv2_levit.tables import papers_markdown
+from nnunetv2_levit.tables import comparison_markdown, papers_markdown
 from tests.conftest import SHARED, reference_or_skip
 from tests.evaluation.test_evaluate import fails, run
 
@@ -91,6 +92,20 @@ def test_differences_are_model_minus_reference_a_value_a_patient(results):
     assert row["patients"] == 3
     assert row["mean"] == pytest.approx((0 + 0.25 + 0.25) / 3)
     assert (row["higher"], row["lower"], row["wilcoxon_p"]) == (2, 0, None)
+
+
+def test_a_frame_without_a_distance_in_one_model_counts_for_neither(results):
+    """Else a model that misses the structure in a patient's harder frame would seem to be the better one."""
+    content = json.loads((results / "B-result" / "evaluation.json").read_text())
+    misses = copy.deepcopy(content) | {"name": "misses"}
+    worst = max(misses["cases"], key=lambda entry: entry["metrics"]["RV"]["hd95"])
+    worst["metrics"]["RV"] |= {"hd95": None, "hd": None, "asd": None}
+    result = compare({"B": content, "misses": misses})
+    row = next(r for r in result["comparisons"] if (r["metric"], r["structure"]) == ("hd95", "RV"))
+    assert row["mean"] == 0
+    assert (row["cases_without_a_pair"], row["patients_without_a_pair"]) == ([worst["case"]], [])
+    assert result["patient_values"]["B"]["hd95"]["RV"] == result["patient_values"]["misses"]["hd95"]["RV"]
+    assert "(1 case without a value in both)" in comparison_markdown(result)
 
 
 def test_seeds_are_averaged_and_folds_put_together(results):

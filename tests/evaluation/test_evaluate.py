@@ -174,9 +174,15 @@ def test_pictures_are_measured_in_pixels_and_with_probabilities(tmp_path):
     assert result["protocol"]["mean"]["miou"] == pytest.approx(0.5 * 90 / 110)
 
 
-def test_whose_a_case_is(tmp_path):
+def test_whose_a_case_is(tmp_path, monkeypatch):
     names = ["patient001_frame01", "patient001_ES", "case7_slice012", "alone"]
     assert list(patients_of(names, None).values()) == ["patient001", "patient001", "case7", "alone"]
-    (tmp_path / "conversion.json").write_text(json.dumps({"cases": {"alone": {"patient": "patient001"}}}))
-    assert patients_of(names, tmp_path)["alone"] == "patient001"
+    raw, preprocessed = tmp_path / "raw" / "Dataset001_A", tmp_path / "preprocessed" / "Dataset001_A"
+    raw.mkdir(parents=True)
+    (raw / "conversion.json").write_text(json.dumps({"cases": {"alone": {"patient": "patient001"}}}))
+    assert patients_of(names, raw)["alone"] == "patient001"
+    assert patients_of(names, preprocessed)["alone"] == "alone"
+    # `evaluate -m` takes its ground truth from the preprocessed dataset, where no converter's summary is
+    monkeypatch.setenv("nnUNet_raw", str(raw.parent))
+    assert patients_of(names, preprocessed)["alone"] == "patient001"
     assert patients_of(["p1x", "p2x"], None, r"(p\d)") == {"p1x": "p1", "p2x": "p2"}

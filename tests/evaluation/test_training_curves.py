@@ -39,6 +39,11 @@ def test_logs_of_a_resumed_training_are_joined(fold):
     assert run["mean_validation_dice"] == 0.8123
 
 
+def test_a_training_begun_anew_leaves_nothing_of_the_one_before(fold):
+    (fold / "training_log_b.txt").write_text(EPOCH_TEXT.format(0, 0.3))
+    assert [(epoch["epoch"], epoch["learning_rate"]) for epoch in read_fold(fold)["epochs"]] == [(0, 0.3)]
+
+
 def test_the_command_writes_json_and_a_picture(fold, tmp_path):
     out = tmp_path / "out" / "curves.json"
     cli.main(["curves", str(fold), str(fold), "-o", str(out)])
