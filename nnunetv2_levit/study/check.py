@@ -14,6 +14,7 @@ from nnunetv2_levit.files import read_json
 from nnunetv2_levit.nnunet.environment import dataset_folder, nnunet_folder, set_up_process
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import Model, models_of
+from nnunetv2_levit.study.kept_settings import check_settings
 from nnunetv2_levit.study.state import State, description_of, test_cases
 
 BYTES_OF_A_PARAMETER = 12
@@ -207,6 +208,7 @@ def check(study: Study, states: dict[str, State] | None = None) -> dict[Model, M
         if len(cases) < study.prediction.parts:
             raise UserError(f"{study.file}: [prediction] parts is {study.prediction.parts}, for {len(cases)} images")
     _measures(study)
+    check_settings(study)
     _devices(study)
     _writable(study.folder)
     for trainer in study.trainers:

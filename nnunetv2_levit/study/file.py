@@ -1,5 +1,6 @@
 """The study's file: what is compared, on which data, and what computes it. Read and checked as a whole."""
 
+import math
 import os
 import re
 import sys
@@ -194,8 +195,8 @@ class _Table:
 def _at_least(table: _Table, settings: Any, **limits: float) -> None:
     for key, least in limits.items():
         value = getattr(settings, key)
-        if value is not None and not value >= least:
-            raise table.refuse(f"{key} must be at least {least:g}, not {value:g}")
+        if value is not None and not least <= value < math.inf:
+            raise table.refuse(f"{key} must be a number from {least:g} on, not {value:g}")
 
 
 def _distinct(table: _Table, key: str, values: Sequence[Any]) -> None:
@@ -235,6 +236,7 @@ def load_study(file: str | Path, *, executor: str | None = None) -> Study:
     if executor is not None:
         chosen["executor"] = executor
     study = Study(file=file, **general, **chosen, **settings)
+    _check_names(tables["names"], study)
     for table in tables.values():
         table.nothing_left()
     return study
@@ -278,6 +280,13 @@ def _texts_by_name(table: _Table) -> dict[str, str]:
             raise table.refuse(f"{key} must be a text, not {value!r}")
         result[key] = str(value)
     return result
+
+
+def _check_names(table: _Table, study: Study) -> None:
+    for trainer in study.names:
+        if trainer not in study.trainers:
+            raise table.refuse(f"names {trainer}, which is not one of the trainers: {', '.join(study.trainers)}")
+    _distinct(table, "a table", [study.names.get(trainer, trainer) for trainer in study.trainers])
 
 
 def _environment(table: _Table) -> dict[str, str]:
@@ -325,8 +334,8 @@ def _local(table: _Table) -> Local:
 def _slurm(table: _Table) -> Slurm:
     result = table.dataclass(Slurm)
     _at_least(table, result, gpus=0, cpus=1, time_minutes=1, array_limit=1, array_size=1, seconds_per_epoch=0.001)
-    if not result.memory_gb > 0:
-        raise table.refuse(f"memory_gb must be more than 0, not {result.memory_gb}")
+    if not 0 < result.memory_gb < math.inf:
+        raise table.refuse(f"memory_gb must be a number above 0, not {result.memory_gb}")
     return result
 
 

@@ -10,7 +10,7 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.compare import compare, write_comparison
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, tables_of
-from nnunetv2_levit.evaluation.stored import load_evaluation, write_evaluation
+from nnunetv2_levit.evaluation.stored import POOLED, load_evaluation, write_evaluation
 from nnunetv2_levit.files import write_json, write_text
 from nnunetv2_levit.plain_text import markdown_text
 from nnunetv2_levit.study import page
@@ -64,7 +64,7 @@ def _pooled(study: Study, states: dict[str, State], kind: str) -> Compared:
     for model, files in results.items():
         models[model] = {**pool_seeds([load_evaluation(file) for file in files]), "name": model_name(study, model)}
         folder = report_folder(study) / "models" / model.folder_name(study.plans) / kind
-        write_evaluation({"predictions": "", **models[model]}, folder)
+        write_evaluation({**models[model], "kind": POOLED, "predictions": ""}, folder)
     return Compared(kind, models, results)
 
 

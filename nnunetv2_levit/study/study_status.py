@@ -5,10 +5,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import fold_folder, log_file
 from nnunetv2_levit.study.progress import last_line, read_facts
 from nnunetv2_levit.study.state import DONE, FAILED, INTERRUPTED, RUNNING, STATES, State, StudyFiles
+
+MOST_SECONDS = 86400.0  # between two looks of `watch`
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,13 @@ def study_status(study: Study) -> StudyStatus:
 
 
 def watch(study: Study, *, seconds: float = 10.0) -> None:
-    """Print the status again and again until nothing runs or waits, or Ctrl-C."""
+    """Print the status again and again until nothing runs or waits, or Ctrl-C.
+
+    Raises:
+        UserError: no such waiting time.
+    """
+    if not 0 < seconds <= MOST_SECONDS:
+        raise UserError(f"--watch {seconds:g} is no waiting time: give seconds, up to {MOST_SECONDS:g}")
     while True:
         now = study_status(study)
         print(

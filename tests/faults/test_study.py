@@ -88,6 +88,14 @@ FAULTS = {
         added('[evaluation]\nprotocol = "unet2022-em"\n'),
         ["unet2022-em", "save_probabilities"],
     ),
+    "an endless tolerance": (added("[evaluation]\ntolerance = inf\n"), ["tolerance", "inf"]),
+    "endless memory": (added("[slurm]\nmemory_gb = inf\n"), ["memory_gb", "inf"]),
+    "endless epochs": (added("[slurm]\nseconds_per_epoch = inf\n"), ["seconds_per_epoch", "inf"]),
+    "a name of no trainer": (added('[names]\nUNet = "U-Net"\n'), ["names UNet", "UNet2022Trainer"]),
+    "two trainers of one name": (
+        added('[names]\nUNet2022Trainer = "hybrid"\nLeViTUNetTrainer_128s = "hybrid"\n'),
+        ["'hybrid'", "twice"],
+    ),
     "an unknown executor": (added('[executor]\nkind = "lsf"\n'), ["'lsf'", "local, slurm, print"]),
     "an impossible device": (replaced('["cpu", "cpu"]', '["gpu1"]'), ["'gpu1'", "cuda:0"]),
     "a device that is not there": (replaced('["cpu", "cpu"]', '["cuda:77"]'), ["cuda:77", "CUDA devices"]),
@@ -127,6 +135,8 @@ COMMANDS = {
     "init without a dataset": (["init"], ["-d"]),
     "init of a missing dataset": (["init", "-d", "5"], ["id 5"]),
     "init over a file": (["init", "-d", "27", "-o", "{file}"], ["study.toml", "exists already"]),
+    "no waiting time": (["{file}", "status", "--watch", "-1"], ["--watch -1", "seconds"]),
+    "a waiting time that is no number": (["{file}", "status", "--watch", "nan"], ["--watch nan", "seconds"]),
     "a report of nothing": (["{file}", "report"], ["no model", "status"]),
     "slurm without sbatch": (["{file}", "run", "--executor", "slurm"], ["no sbatch", "local"]),
 }

@@ -5,8 +5,11 @@ import re
 
 import pytest
 
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.evaluation.stored import load_evaluation
 from nnunetv2_levit.study import load_study, products, report, status
 from nnunetv2_levit.study.jobs import Job, fold_folder, jobs_of, model_folder, models_of, prediction_folder
+from nnunetv2_levit.study.kept_settings import check_settings, keep_settings
 from nnunetv2_levit.study.page import answer_sentence
 from nnunetv2_levit.study.pooling import pool_seeds
 from tests.evaluation.conftest import heart, write_labels
@@ -92,6 +95,9 @@ def test_seeds_are_pooled_case_by_case(finished):
         )
         for seed in finished.seeds
     ]
+    folder = finished.folder / "report" / "models" / second.folder_name("nnUNetPlans") / "validation"
+    with pytest.raises(UserError, match="average over seeds"):
+        load_evaluation(folder)
     pooled = pool_seeds(several)
     assert pooled["seeds"] == 2
     for index, entry in enumerate(pooled["cases"]):
@@ -115,6 +121,17 @@ def test_a_model_that_lacks_a_result_is_left_out_and_named(finished):
     assert [model["name"] for model in content["sets"]["test"]["models"]] == ["LeViTUNetTrainer_128s"]
     assert "only LeViTUNetTrainer_128s has all its results" in content["sets"]["test"]["answer"]
     assert "What is missing" in shown(page)
+
+
+def test_results_that_were_made_with_other_settings_are_not_taken_for_new_ones(finished, study_file):
+    keep_settings(finished)
+    check_settings(finished)
+    study_file.write_text(study_file.read_text() + "[evaluation]\ntolerance = 5\n")
+    changed = load_study(study_file)
+    check_settings(changed)  # nothing is evaluated yet
+    report(finished)
+    with pytest.raises(UserError, match=r"tolerance is 5.* was 2.*evaluations"):
+        check_settings(changed)
 
 
 def test_no_difference_is_said_as_such():
