@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit import schemas
+from nnunetv2_levit import json_checks, schemas
 from nnunetv2_levit.errors import UserError
 
 
@@ -83,17 +85,24 @@ def _folder_made(folder: Path) -> Iterator[None]:
         raise
 
 
+def _writer() -> str:
+    """This process and its machine, in a file's name."""
+    host = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:32]
+    return f"{host}-{os.getpid()}"
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make a file beside ``path`` and rename it to ``path``; makes the folder where it is missing.
 
-    The temporary name keeps the file ending, by which libraries choose the format.
+    The temporary name keeps the file ending, by which libraries choose the format, and names the process: several may
+    write the same file at once.
 
     Raises:
         UserError: the folder or file can't be written; nothing is left behind.
     """
     try:
         _check_replaceable(path)
-        partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+        partial = path.with_name(f".{path.stem}.partial-{_writer()}{path.suffix}")
         with _folder_made(path.parent):
             try:
                 write(partial)
@@ -116,10 +125,11 @@ def written_together(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder can't be written.
     """
-    partial = folder / f".partial-{os.getpid()}"
+    partial = folder / f".partial-{_writer()}"
     try:
         with _folder_made(folder):
             try:
+                shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number
                 partial.mkdir()
                 yield partial
                 _move_all(partial, folder)
@@ -218,9 +228,9 @@ def read_json(path: Path, *, what: str, schema: schemas.Schema | None = None) ->
     except ValueError as error:
         reason = "it is empty" if not text.strip() else str(error)
         raise UserError(f"{path} is not {what}: {reason}; {remedy}") from None
-    schemas.check_plain(path, content)
+    json_checks.check_plain(path, content)
     if schema is not None:
-        schemas.check(content, schema, path=path)
+        json_checks.check(content, schema, path=path)
     return content
 
 

@@ -2,13 +2,14 @@
 
 import copy
 import json
+import multiprocessing
 import os
 
 import pytest
 
-from nnunetv2_levit import schemas
+from nnunetv2_levit import json_checks, schemas
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.files import beside, check_writable, read_json, write_whole, written_together
+from nnunetv2_levit.files import beside, check_writable, read_json, write_json, write_whole, written_together
 from tests.support.faults import snapshot
 from tests.support.json_fuzz import BENCHMARK, DATASET, PLANS
 
@@ -122,7 +123,7 @@ def test_what_is_no_file_is_named(path, tmp_path):
 def test_inheritance_that_leads_nowhere(parent, words, tmp_path):
     plans = {"configurations": {"a": {"inherits_from": parent}, "b": {"inherits_from": "a"}}}
     with pytest.raises(UserError, match=words):
-        schemas.check_inheritance(plans, path=tmp_path)
+        json_checks.check_inheritance(plans, path=tmp_path)
 
 
 def test_what_is_no_ordinary_file_is_never_replaced(tmp_path):
@@ -181,6 +182,33 @@ def test_files_are_written_all_or_none(tmp_path):
     with pytest.raises(UserError, match="b' is a folder"):
         fill(folder, "a", "b")
     assert snapshot(tmp_path) == before
+
+
+def _write_often(path):
+    for number in range(200):
+        write_json(path, {"number": number})
+
+
+def test_several_processes_write_one_file(tmp_path):
+    """As the parts of a prediction do, into one folder."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_write_often, args=(tmp_path / "plans.json",)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["plans.json"]
+
+
+def test_a_folder_left_by_a_killed_process_of_the_same_number_is_no_hindrance(tmp_path):
+    with written_together(tmp_path) as partial:
+        name = partial.name
+        (partial / "a").touch()
+    (tmp_path / name).mkdir()
+    with written_together(tmp_path) as partial:
+        (partial / "a").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_a_failed_write_says_so_where_its_folder_cannot_be_cleaned(tmp_path, monkeypatch):

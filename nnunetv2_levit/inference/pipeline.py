@@ -19,6 +19,7 @@ from tqdm import tqdm
 from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.image_files import read_images
 from nnunetv2_levit.inference.case_files import Case
+from nnunetv2_levit.nnunet.dataset_description import number_of_channels
 
 AHEAD = 2  # results that may wait beyond one for each worker, as in nnU-Net
 
@@ -58,6 +59,9 @@ class Preparation:
         image, properties = read_images(case.channels, self.plans_manager.image_reader_writer_class())
         if len(properties.get("sitk_stuff", {}).get("spacing", ())) > 3:
             raise UserError(f"{case.channels[0]} has 4 dimensions: store each channel as a file of 3 dimensions")
+        channels = number_of_channels(self.dataset_json)
+        if len(image) != channels:
+            raise UserError(f"{case.channels[0]} has {len(image)} channels, and the model takes {channels}: convert it")
         preprocessor = self.configuration_manager.preprocessor_class(verbose=self.verbose)
         data, _, properties = preprocessor.run_case_npy(
             image,

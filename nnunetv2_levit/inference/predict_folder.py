@@ -58,6 +58,15 @@ def _check(settings: Settings) -> None:
         raise UserError("torch finds no MPS device here: use -device cpu")
 
 
+def _check_workers(settings: Settings) -> None:
+    """Raise a UserError for numbers of workers with which nnU-Net's own code can't begin."""
+    if (settings.preprocessing_workers == 0) != (settings.exporting_workers == 0):
+        raise UserError(
+            "nnU-Net predicts this model itself, with workers for both reading and exporting or for neither: give both "
+            "-npp 0 and -nps 0, or 1 and more for each"
+        )
+
+
 def _check_files(cases: Sequence[Case], *, file_ending: str, settings: Settings) -> None:
     """Check what nnU-Net's own code, which predicts what is not batched, takes as it is.
 
@@ -142,19 +151,22 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
     predictor.initialize_from_trained_model_folder(str(model), list(settings.folds), settings.checkpoint)
     _check_previous_stage(predictor.configuration_manager.previous_stage_name, settings.previous_stage)
     if not predictor.is_batched:
+        _check_workers(settings)
         _check_files(cases, file_ending=folder.dataset["file_ending"], settings=settings)
     _make_output(output)
     ending = folder.dataset["file_ending"]
-    written = [Path(f"{case.target}{ending}") for case in cases[settings.part :: settings.parts]]
+    chosen = cases[settings.part :: settings.parts]
+    written = [Path(f"{case.target}{ending}") for case in chosen]
     previous_stage = None if settings.previous_stage is None else str(settings.previous_stage)
     if settings.preprocessing_workers == settings.exporting_workers == 0 and not predictor.is_batched:
-        predictor.predict_from_files_sequential(
-            str(source),
-            str(output),
-            settings.save_probabilities,
-            not settings.continue_prediction,
-            previous_stage,
-        )
+        if chosen:
+            predictor.predict_from_files_sequential(
+                [[str(path) for path in case.channels] for case in chosen],
+                [str(case.target) for case in chosen],
+                settings.save_probabilities,
+                not settings.continue_prediction,
+                previous_stage,
+            )
         return written
     predictor.predict_from_files(
         str(source),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_levit import schemas
+from nnunetv2_levit import json_checks, schemas
 from nnunetv2_levit.any_network import ADAPTER
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json, write_json
@@ -156,7 +156,7 @@ def read_plans(path: Path) -> dict:
         UserError: it is no plans file, or its configurations inherit in a circle.
     """
     plans = read_json(path, what="a plans file", schema=schemas.PLANS_TO_CONFIGURE)
-    schemas.check_inheritance(plans, path=path)
+    json_checks.check_inheritance(plans, path=path)
     return plans
 
 

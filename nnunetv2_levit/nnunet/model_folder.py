@@ -8,7 +8,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 
-from nnunetv2_levit import schemas
+from nnunetv2_levit import json_checks, schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json
 from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
@@ -140,7 +140,7 @@ def read_model_folder(
     plans, dataset = (
         read_json(path / name, what="part of a trained nnU-Net model", schema=kind) for name, kind in kinds.items()
     )
-    schemas.check_inheritance(plans, path=path / "plans.json")
+    json_checks.check_inheritance(plans, path=path / "plans.json")
     missing = [fold for fold in folds if not (path / f"fold_{fold}" / checkpoint).is_file()]
     if missing:
         trained = sorted(file.parent.name.removeprefix("fold_") for file in path.glob(f"fold_*/{checkpoint}"))

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.json_checks import shown
 from nnunetv2_levit.nnunet.configurations import resolved_configuration
-from nnunetv2_levit.schemas import shown
 
 # batch size, name of the preprocessed folder, median shape and the like decide nothing once a model is trained
 DECIDING_OF_PLANS = (

@@ -139,7 +139,7 @@ def test_a_write_that_fails_leaves_nothing_half_done(model, images, tmp_path, ca
     assert not list((tmp_path / "out").glob(".*"))
 
 
-def test_a_3d_configuration_is_predicted_by_nnunet_itself(tmp_path):
+def test_a_3d_configuration_is_predicted_by_nnunet_itself(tmp_path, capsys):
     model = write_model_folder(tmp_path / "model", folds=(0,), patch_size=(4, 16, 16), mirror_axes=(0, 1, 2))
     images = tmp_path / "images"
     write_case(images, "a", volume(0), spacing=1.5)
@@ -151,6 +151,12 @@ def test_a_3d_configuration_is_predicted_by_nnunet_itself(tmp_path):
     expected = segmentations(tmp_path / "theirs")["a"]
     assert len(np.unique(expected)) > 1
     np.testing.assert_array_equal(segmentations(tmp_path / "ours")["a"], expected)
+    write_case(images, "b", volume(1), spacing=1.5)
+    assert predict(model, images, tmp_path / "part", "-num_parts", "2", "-part_id", "1") == 0
+    assert set(segmentations(tmp_path / "part")) == {"b"}
+    workers = ("-device", "cpu", "-npp", "1", "-nps", "0")
+    assert predict(model, images, tmp_path / "x", where=workers) == 2
+    assert "both -npp 0 and -nps 0" in capsys.readouterr().err
 
 
 def test_pictures_whose_three_channels_are_one_file(tmp_path, capsys):
