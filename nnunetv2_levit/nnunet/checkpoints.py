@@ -178,3 +178,21 @@ def check_checkpoint(path: str | Path, *, trust: bool = False, keys: Sequence[st
         _present(Path(path))
     else:
         load_checkpoint(path, keys=keys, mmap=True)
+
+
+def newest_checkpoint(path: Path, *, trust: bool) -> Path:
+    """The checkpoint to resume from where nnU-Net chose ``path``: the best one if it is newer than the latest one.
+
+    Raises:
+        UserError: a training can't be resumed from the chosen file (see `check_checkpoint`).
+    """
+    best = path.with_name("checkpoint_best.pth")
+    later = (
+        path.name == "checkpoint_latest.pth" and best.is_file() and best.stat().st_mtime_ns > path.stat().st_mtime_ns
+    )
+    if not later or trust:  # a trusted file may run code, so it is opened once: no epochs are read
+        chosen = best if later else path
+        check_checkpoint(chosen, trust=trust, keys=RESUMABLE)
+        return chosen
+    epochs = [load_checkpoint(file, keys=RESUMABLE, mmap=True)["current_epoch"] for file in (path, best)]
+    return best if epochs[1] >= epochs[0] else path

@@ -1,20 +1,19 @@
 """`nnUNetv2_train -pretrained_weights` between patch sizes.
 
 nnU-Net demands equal shapes of everything but the segmentation heads, and bias tables depend on the patch size. Its
-loader offers no hook, so `replacements` puts this one in its place: networks that can adapt a state dict get theirs
-adapted, all others go to nnU-Net's own function.
+loader offers no hook, so `replacements` puts this one in its place. It follows the same rules, runs no code of the
+file, adapts the state dict of networks that can, and refuses weights that don't fit in one sentence.
 """
 
 from typing import Any
 
-from nnunetv2.run.load_pretrained_weights import load_pretrained_weights as nnunet_load_pretrained_weights
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.nnunet.checkpoints import check_checkpoint, load_checkpoint, trusted_by_environment
+from nnunetv2_levit.nnunet.checkpoints import TRAINED, load_checkpoint, trusted_by_environment
 
 SEGMENTATION_HEADS = ".seg_layers."
 
@@ -33,18 +32,17 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
         UserError: an unreadable file, one that may run code, or weights of another network.
     """
     module = unwrapped(network)
-    trust = trusted_by_environment()
-    if not hasattr(module, "adapt_state_dict"):
-        check_checkpoint(fname, trust=trust, keys=("network_weights",))
-        nnunet_load_pretrained_weights(network, fname, verbose)
-        return
-    checkpoint = load_checkpoint(fname, trust=trust)
-    try:
-        arguments = checkpoint["init_args"]
-        configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"])
-        state = module.adapt_state_dict(checkpoint["network_weights"], image_size=tuple(configuration.patch_size))
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{fname} is not an nnU-Net checkpoint of a 2D network ({error!r})") from error
+    adapt = getattr(module, "adapt_state_dict", None)
+    keys = ("network_weights",) if adapt is None else TRAINED
+    checkpoint = load_checkpoint(fname, trust=trusted_by_environment(), keys=keys)
+    state = checkpoint["network_weights"]
+    if adapt is not None:
+        try:
+            arguments = checkpoint["init_args"]
+            configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"])
+            state = adapt(state, image_size=tuple(configuration.patch_size))
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise UserError(f"{fname} is not an nnU-Net checkpoint of a 2D network ({error!r})") from error
     merged = module.state_dict()
     for name, current in merged.items():
         if SEGMENTATION_HEADS in name:

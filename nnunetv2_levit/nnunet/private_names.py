@@ -256,12 +256,6 @@ TRAINING_ROWS = (
         says=("'.seg_layers.'",),
     ),
     Row(
-        "nnunetv2.run.load_pretrained_weights.load_pretrained_weights",
-        Use.CALLED,
-        "for networks that can't adapt a state dict",
-        parameters=("network, fname, verbose",),
-    ),
-    Row(
         "nnunetv2.run.run_training.get_trainer_from_args",
         Use.CALLED,
         "the trainer of a study's training (study/train.py)",

@@ -68,13 +68,13 @@ BLOCKS_PER_STAGE = Option(
     "blocks<N>", "at most N transformer blocks in each stage (`nnunetv2_levit truncate` makes them)", parameter="blocks"
 )
 
-UNET_LEVELS = Option(
-    "unetlevels",
-    "nnU-Net's levels at strides 1 to 16 for the CNN and the decoder (not in the papers)",
-    {"unet_levels": True},
-    excludes=("pretrained",),
-)
-"""For networks with a vision transformer on patches of 16 pixels."""
+
+def unet_levels(where: str) -> Option:
+    """The option ``unetlevels`` of a network with a vision transformer; ``where`` says what the levels replace."""
+    return Option(
+        "unetlevels", f"nnU-Net's levels {where} (not in the papers)", {"unet_levels": True}, excludes=("pretrained",)
+    )
+
 
 AVERAGED_SHARE = 0.02
 PRIMUS_RECIPE = {
@@ -109,7 +109,7 @@ RECIPE_OPTIONS = (
         recipe_changes={"mirroring": False},
         excludes=("paper", "study"),
     ),
-    Option("bf16", "computes in bfloat16, on CPUs too", recipe_changes={"bf16": True}),
+    Option("bf16", "training steps in bfloat16, on CPUs too", recipe_changes={"bf16": True}),
 )
 """Options of every family, which change its recipe. They come before ``pretrained`` and ``paper`` in a name."""
 

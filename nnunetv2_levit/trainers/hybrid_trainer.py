@@ -21,7 +21,7 @@ from nnunetv2_levit.any_network import ADAPTER
 from nnunetv2_levit.errors import NonFiniteLossError, UserError
 from nnunetv2_levit.files import write_json
 from nnunetv2_levit.network_architectures import create
-from nnunetv2_levit.nnunet.checkpoints import RESUMABLE, check_checkpoint, load_checkpoint, trusted_by_environment
+from nnunetv2_levit.nnunet.checkpoints import newest_checkpoint, trusted_by_environment
 from nnunetv2_levit.nnunet.pretrained_weights import unwrapped
 from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
 from nnunetv2_levit.trainers.multi_scale import rescaled
@@ -30,24 +30,6 @@ from nnunetv2_levit.trainers.schedule import EpochSchedule
 from nnunetv2_levit.trainers.seeding import make_repeatable_if_asked
 from nnunetv2_levit.trainers.stop_signals import stop_when_asked
 from nnunetv2_levit.trainers.weight_average import WeightAverage
-
-
-def newest_checkpoint(path: Path, *, trust: bool) -> Path:
-    """The checkpoint to resume from where nnU-Net chose ``path``: the best one if it is newer than the latest one.
-
-    Raises:
-        UserError: a training can't be resumed from the chosen file (see `check_checkpoint`).
-    """
-    best = path.with_name("checkpoint_best.pth")
-    later = (
-        path.name == "checkpoint_latest.pth" and best.is_file() and best.stat().st_mtime_ns > path.stat().st_mtime_ns
-    )
-    if not later or trust:  # a trusted file may run code, so it is opened once
-        check_checkpoint(path, trust=trust, keys=RESUMABLE)
-        return path
-    epochs = [load_checkpoint(file, keys=RESUMABLE, mmap=True)["current_epoch"] for file in (path, best)]
-    return best if epochs[1] >= epochs[0] else path
-
 
 PARTIAL = ".partial"
 """What the name of a checkpoint ends in while it is being written."""
@@ -271,7 +253,9 @@ class HybridTrainer(nnUNetTrainer):
             if not self.recipe.bf16:
                 loss = self.loss(output, target)
         if self.recipe.bf16:  # sums over a batch need more than its 8 bits
-            loss = self.loss([o.float() for o in output] if isinstance(output, list) else output.float(), target)
+            loss = self.loss(
+                [o.float() for o in output] if isinstance(output, list | tuple) else output.float(), target
+            )
         scaler = self.grad_scaler
         (loss if scaler is None else scaler.scale(loss)).backward()
         if scaler is not None:

@@ -36,5 +36,5 @@ def trainers_text() -> str:
         sizes = [f"{size} (default)" if size == family["default_size"] else size for size in family["sizes"]]
         lines.append(f"  sizes: {', '.join(sizes) or 'none'}")
         lines.append("  options:" if family["options"] else "  options: none")
-        lines += [f"    {option:<12}{summary}" for option, summary in family["options"].items()]
+        lines += [f"    {option:<14}{summary}" for option, summary in family["options"].items()]
     return "\n".join(lines)

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+BIAS_TABLES = ("attention_biases", "relative_position_bias_table")
+"""What LeViT's and Swin's tables of biases by distance are called."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -24,7 +27,7 @@ class Recipe:
             2021); None for none.
         weight_average: share of the training's iterations over which the weights are averaged (see `WeightAverage`); 0
             for none.
-        bf16: computes the network's passes in bfloat16, on CPUs too, where nnU-Net takes float16 on CUDA alone.
+        bf16: training steps compute in bfloat16, on CPUs too, where nnU-Net takes float16 on CUDA alone.
         betas: of Adam and AdamW; ``momentum`` and ``nesterov`` are SGD's (the defaults are nnU-Net's).
         loss: nnU-Net's own, weighted, or `BoundaryWeightedLoss`.
         output_weights: weight of each output under deep supervision; None halves it from output to output.
@@ -68,7 +71,7 @@ class Recipe:
             return Adam(
                 [p for _, p in parameters], lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
             )
-        plain = [p for name, p in parameters if p.ndim < 2 or name.endswith("attention_biases")]
+        plain = [p for name, p in parameters if p.ndim < 2 or name.endswith(BIAS_TABLES)]
         kept = {id(p) for p in plain}
         groups = [
             {"params": [p for _, p in parameters if id(p) not in kept], "weight_decay": self.weight_decay},

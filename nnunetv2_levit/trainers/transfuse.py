@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSFUSE_SIZES
-from nnunetv2_levit.trainers.families import UNET_LEVELS, VIT_RECIPE_OPTIONS, Family, Option
+from nnunetv2_levit.trainers.families import VIT_RECIPE_OPTIONS, Family, Option, unet_levels
 from nnunetv2_levit.trainers.recipe import Recipe
 
 # The network's outputs are the final map, the transformer branch and the first fusion. These are the weights of the
@@ -34,7 +34,7 @@ OPTIONS = (
         attributes={"recipe": replace(DEFAULT_RECIPE, loss="dice_ce")},
         excludes=("paper",),
     ),
-    UNET_LEVELS,
+    unet_levels("at strides 1 to 16 for the CNN, and two above the final map"),
     Option("nods", "without the heads on the transformer branch and the first fusion", {"auxiliary_heads": False}),
     Option(
         "multiscale",

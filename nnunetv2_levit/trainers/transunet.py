@@ -2,7 +2,7 @@
 
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures.vit_hybrids.sizes import CNNS, TRANSUNET_TAG, UNETR2D_TAG
-from nnunetv2_levit.trainers.families import UNET_LEVELS, VIT_RECIPE_OPTIONS, Consequences, Family, Option
+from nnunetv2_levit.trainers.families import VIT_RECIPE_OPTIONS, Consequences, Family, Option, unet_levels
 from nnunetv2_levit.trainers.recipe import Recipe
 
 SIZES_BY_BLOCKS = {12: "12blocks", 3: "3blocks", 1: "1block"}
@@ -85,7 +85,7 @@ TRANSUNET = _family(
     "transunet",
     options=(
         BLOCKS,
-        UNET_LEVELS,
+        unet_levels("at strides 1 to 16 for the CNN and the decoder"),
         DEEP_SUPERVISION,
         *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
@@ -107,7 +107,7 @@ UNETR2D = _family(
     options=(
         BLOCKS,
         CONV_STEM,
-        UNET_LEVELS,
+        unet_levels("at strides 1 to 8 as skip connections, and for the decoder"),
         DEEP_SUPERVISION,
         *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED),
@@ -123,7 +123,7 @@ CATS2D = _family(
         BLOCKS,
         Option("r34", "ResNet-34 in place of ResNet-50", {"resnet": "resnet34"}, excludes=("unetlevels",)),
         CONV_STEM,
-        UNET_LEVELS,
+        unet_levels("at strides 1 to 16 for the CNN and the decoder"),
         DEEP_SUPERVISION,
         *VIT_RECIPE_OPTIONS,
         Option("pretrained", PRETRAINED, resolve=_pretrained_cats),

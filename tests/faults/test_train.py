@@ -204,8 +204,15 @@ def test_a_checkpoint_of_another_network_is_one_sentence(trainer, root):
     _refuses(lambda: trainer.load_checkpoint(str(path)), str(path), "does not fit")
 
 
-@pytest.mark.parametrize(("best_epoch", "best_is_younger", "expected"), [(3, True, 3), (3, False, 2), (1, True, 2)])
-def test_a_training_goes_on_from_the_newest_checkpoint(trainer, root, best_epoch, best_is_younger, expected):
+@pytest.mark.parametrize(
+    ("best_epoch", "best_is_younger", "trusted", "expected"),
+    [(3, True, False, 3), (3, False, False, 2), (1, True, False, 2), (3, True, True, 3), (3, False, True, 2)],
+)
+def test_a_training_goes_on_from_the_newest_checkpoint(
+    trainer, root, monkeypatch, best_epoch, best_is_younger, trusted, expected
+):
+    if trusted:
+        monkeypatch.setenv(TRUST_VARIABLE, "1")
     trainer.initialize()
     folder = fold_folder(root)
     for name, epoch, age in (("latest", 2, 10), ("best", best_epoch, 5 if best_is_younger else 20)):
@@ -214,6 +221,19 @@ def test_a_training_goes_on_from_the_newest_checkpoint(trainer, root, best_epoch
         os.utime(folder / f"checkpoint_{name}.pth", (1e9 - age, 1e9 - age))
     trainer.load_checkpoint(str(folder / "checkpoint_latest.pth"))
     assert trainer.current_epoch == expected
+
+
+def test_weights_that_do_not_fit_are_one_sentence(trainer, root):
+    """nnU-Net's own loader asserts, and prints a whole tensor; it also stops at a checkpoint from a GPU on a CPU."""
+    trainer.initialize()
+    path = fold_folder(root) / "checkpoint_final.pth"
+    trainer.save_checkpoint(str(path))
+    load_pretrained_weights(trainer.network, str(path))
+    name, first = next((n, w) for n, w in trainer.network.named_parameters() if w.ndim == 4)
+    first.data = first.data.repeat(1, 3, 1, 1)
+    _refuses(
+        lambda: load_pretrained_weights(trainer.network, str(path)), str(path), f"does not fit this network at {name}"
+    )
 
 
 def test_the_splits_are_written_whole_and_are_nnunets(trainer, root):

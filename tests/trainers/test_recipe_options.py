@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from nnunetv2_levit.network_architectures import create
 from nnunetv2_levit.nnunet.checkpoints import load_checkpoint
 from nnunetv2_levit.nnunet.trained_model import TrainedFold
 from nnunetv2_levit.trainers.families import RECIPE_OPTIONS
@@ -38,6 +39,17 @@ def test_they_add_up_and_hold_for_a_papers_recipe_too():
     assert vars(paper) == {**vars(PAPER_RECIPES["tiny", 4]), "weight_average": 0.02}
     vit = trainer_class("UNETR2DTrainer_1block_primus")
     assert vit.network_options == {"drop_path": 0.2, "layer_scale": 0.1}
+
+
+@pytest.mark.parametrize("name", ["levit_unet_128s", "unet2022_tiny"])
+def test_norms_biases_and_tables_of_biases_take_no_decay(name):
+    with torch.device("meta"):
+        network = create(name, in_channels=1, num_classes=2, image_size=(64, 64))
+    decayed, free = trainer_class("LeViTUNetTrainer").recipe.build_optimizer(network).param_groups
+    names = {id(value): name for name, value in network.named_parameters()}
+    assert [group["weight_decay"] for group in (decayed, free)] == [0.01, 0.0]
+    assert {names[id(p)].rsplit(".", 1)[1] for p in decayed["params"]} == {"weight"}
+    assert sum(names[id(p)].endswith(("attention_biases", "bias_table")) for p in free["params"]) > 4
 
 
 def small_network():
@@ -154,9 +166,11 @@ def test_validation_sees_the_average_and_training_goes_on_with_its_own(make_trai
     assert torch.equal(trainer.network.state_dict()[name], before)
 
 
-def test_bf16_computes_the_passes_in_it_and_the_loss_in_fp32(make_trainer):
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_bf16_computes_the_passes_in_it_and_the_loss_in_fp32(make_trainer, kind):
     trainer = make_trainer(f"{SMALL}_ds_bf16_{LENGTH}")
     trainer.initialize()
+    trainer.network.register_forward_hook(lambda _, inputs, outputs: kind(outputs))
     kinds = []
     trainer.network.decoder.blocks[2].conv2.register_forward_hook(lambda *a: kinds.append(a[2].dtype))
     trainer.loss.loss.register_forward_pre_hook(lambda _, inputs: kinds.append(inputs[0].dtype))
