@@ -24,7 +24,7 @@ speed 45 families --networks transfuse_s transunet unetr2d cats2d --batch 64 1 -
 speed 35 families_training --networks transfuse_s transunet --batch 32 --modes training
 
 # 3. time and memory against patch size and batch
-timeout 80 $PYTHON -m nnunetv2_levit.cli benchmark --device cuda --batch 8 --patch 128 256 512 1024 --modes folded inference \
+timeout 70 $PYTHON -m nnunetv2_levit.cli benchmark --device cuda --batch 8 --patch 128 256 512 1024 --modes folded inference \
     --networks nnunet_plain levit_unet_384 unet2022_tiny --repetitions 5 -o "$OUT/scaling_patch.json"
 timeout 50 $PYTHON -m nnunetv2_levit.cli benchmark --device cuda --batch 1 4 16 64 256 --modes inference \
     --networks nnunet_plain levit_unet_384 --repetitions 5 --no-memory -o "$OUT/scaling_batch.json"
