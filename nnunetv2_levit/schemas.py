@@ -252,13 +252,7 @@ CHECKPOINT_NOTE = {
     "remedy": "give another folder with -o",
 }
 
-STUDY_SETTINGS = {
-    **_record(
-        "the settings of a study",
-        {table: {"type": "object", "description": "an object"} for table in ("prediction", "evaluation")},
-    ),
-    "remedy": "remove it",
-}
+STUDY_SETTINGS = {"type": "object", "description": "an object of settings", "remedy": "remove it"}
 
 KNOCK_OUT_CASE = {
     **_record(

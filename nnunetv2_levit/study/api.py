@@ -10,7 +10,6 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.study.check import check, write_splits
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import KINDS, Model, log_file, model_name
-from nnunetv2_levit.study.kept_settings import keep_settings
 from nnunetv2_levit.study.state import DONE, FAILED, State, StudyFiles
 from nnunetv2_levit.study.study_status import StudyStatus, study_status
 
@@ -124,7 +123,6 @@ def _prepare(study: Study) -> None:
         study.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{study.folder} can't be made ({error.strerror}): choose another [study] folder") from None
-    keep_settings(study)
 
 
 def failures(study: Study, states: dict[str, State]) -> list[str]:

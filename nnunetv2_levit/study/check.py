@@ -14,7 +14,6 @@ from nnunetv2_levit.files import read_json
 from nnunetv2_levit.nnunet.environment import dataset_folder, nnunet_folder, set_up_process
 from nnunetv2_levit.study.file import Study
 from nnunetv2_levit.study.jobs import Model, models_of
-from nnunetv2_levit.study.kept_settings import check_settings
 from nnunetv2_levit.study.state import State, description_of, test_cases
 
 BYTES_OF_A_PARAMETER = 12
@@ -207,8 +206,8 @@ def check(study: Study, states: dict[str, State] | None = None) -> dict[Model, M
             _test_labels(study, study.test.labels, cases, ending)
         if len(cases) < study.prediction.parts:
             raise UserError(f"{study.file}: [prediction] parts is {study.prediction.parts}, for {len(cases)} images")
+    _names(study)
     _measures(study)
-    check_settings(study)
     _devices(study)
     _writable(study.folder)
     for trainer in study.trainers:
@@ -232,6 +231,17 @@ def _test_labels(study: Study, labels: Path, cases: list[str], ending: str) -> N
         raise UserError(f"{labels} lacks the labels of {len(missing)} test images, such as {missing[0]}{ending}")
     if extra := sorted(present - set(cases)):
         raise UserError(f"{labels} has labels without a test image, such as {extra[0]}{ending}")
+
+
+def _names(study: Study) -> None:
+    for trainer in study.names:
+        if trainer not in study.trainers:
+            raise UserError(
+                f"{study.file}: [names] names {trainer}, which is not one of the trainers: {', '.join(study.trainers)}"
+            )
+    shown = [study.names.get(trainer, trainer) for trainer in study.trainers]
+    if repeated := [name for name in shown if shown.count(name) > 1]:
+        raise UserError(f"{study.file}: [names] calls two trainers {repeated[0]!r}: give each a name of its own")
 
 
 def _measures(study: Study) -> None:

@@ -236,7 +236,6 @@ def load_study(file: str | Path, *, executor: str | None = None) -> Study:
     if executor is not None:
         chosen["executor"] = executor
     study = Study(file=file, **general, **chosen, **settings)
-    _check_names(tables["names"], study)
     for table in tables.values():
         table.nothing_left()
     return study
@@ -280,13 +279,6 @@ def _texts_by_name(table: _Table) -> dict[str, str]:
             raise table.refuse(f"{key} must be a text, not {value!r}")
         result[key] = str(value)
     return result
-
-
-def _check_names(table: _Table, study: Study) -> None:
-    for trainer in study.names:
-        if trainer not in study.trainers:
-            raise table.refuse(f"names {trainer}, which is not one of the trainers: {', '.join(study.trainers)}")
-    _distinct(table, "a table", [study.names.get(trainer, trainer) for trainer in study.trainers])
 
 
 def _environment(table: _Table) -> dict[str, str]:

@@ -1,50 +1,53 @@
-"""Settings with which a study's results were made. Jobs are found from their files, so that a result which is there is
-not made anew when the study's file says something else: such a change is refused.
-"""
+"""With which settings a result was made: noted beside it, so that a result of other settings counts as not made."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json, write_json
 from nnunetv2_levit.study.file import Study
-
-SETTINGS = {
-    "prediction": ("step_size", "mirroring"),
-    "evaluation": ("tolerance", "protocol", "patient_pattern"),
-}
-"""By table: the keys that change what is in a result."""
-FOLDERS = {"prediction": "predictions", "evaluation": "evaluations"}
-FILE = "settings.json"
+from nnunetv2_levit.study.jobs import Job, evaluation_folder, prediction_folder
 
 
-def _settings(study: Study, table: str) -> dict[str, Any]:
-    return {key: getattr(getattr(study, table), key) for key in SETTINGS[table]}
+def _relative(study: Study, path: Path | None) -> str | None:
+    """So that a study that is moved with its data stays the same."""
+    return None if path is None else os.path.relpath(path, study.file.parent)
 
 
-def check_settings(study: Study) -> None:
-    """Check that the file says of results that are there what it said when they were made.
+def _settings(study: Study, job: Job) -> dict[str, Any]:
+    """What of the study's file decides what is in the result of a prediction or an evaluation."""
+    settings: dict[str, Any] = {"folds": list(study.folds)}
+    if study.test is not None:
+        settings["images"] = _relative(study, study.test.images)
+    if job.kind == "predict":
+        asked = study.prediction
+        return settings | {"parts": asked.parts, "step_size": asked.step_size, "mirroring": asked.mirroring}
+    if study.test is not None:
+        settings["labels"] = _relative(study, study.test.labels)
+    keys = ("tolerance", "protocol", "patient_pattern")
+    return settings | {key: getattr(study.evaluation, key) for key in keys}
 
-    Raises:
-        UserError: it does not; the sentence names key and values.
-    """
-    file = study.folder / FILE
+
+def _file(study: Study, job: Job) -> Path:
+    if job.kind == "predict":
+        return prediction_folder(study, job.model, job.seed) / f"settings_part{job.part}.json"
+    return evaluation_folder(study, job.model, job.seed) / "settings.json"
+
+
+def keep_settings(study: Study, job: Job) -> None:
+    """Note them beside a result, once it is whole."""
+    write_json(_file(study, job), _settings(study, job))
+
+
+def made_with_these_settings(study: Study, job: Job) -> bool:
+    """Whether a result that is there was made with what the study's file says now; true where nothing was noted."""
+    file = _file(study, job)
     if not file.is_file():
-        return
-    kept = read_json(file, what="the settings of a study", schema=schemas.STUDY_SETTINGS)
-    for table, folder in FOLDERS.items():
-        place = study.folder / folder
-        if not place.is_dir() or not any(place.iterdir()):
-            continue
-        for key, value in _settings(study, table).items():
-            before = kept[table].get(key)
-            if before != value:
-                raise UserError(
-                    f"{study.file}: [{table}] {key} is {value!r} and was {before!r} when results were made: take it "
-                    f"back, or remove {place}, so that they are made anew"
-                )
-
-
-def keep_settings(study: Study) -> None:
-    """Write down the settings with which results are made from now on."""
-    write_json(study.folder / FILE, {table: _settings(study, table) for table in FOLDERS})
+        return not any(file.parent.glob("settings_part*.json"))  # else another division of the images was noted
+    try:
+        kept = read_json(file, what="the settings of a study's result", schema=schemas.STUDY_SETTINGS)
+    except UserError:
+        return False
+    return bool(kept == _settings(study, job))

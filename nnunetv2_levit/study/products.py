@@ -16,6 +16,7 @@ from nnunetv2_levit.study.jobs import (
     model_name,
     prediction_folder,
 )
+from nnunetv2_levit.study.kept_settings import keep_settings
 from nnunetv2_levit.study.state import test_cases, test_files, test_images
 
 
@@ -61,6 +62,7 @@ def predict(study: Study, job: Job, device: str) -> None:
         for name in (*test_files(study, job, test_cases(study)), "dataset.json", "plans.json"):
             if (Path(partial) / name).is_file():
                 os.replace(Path(partial) / name, target / name)  # noqa: PTH105
+    keep_settings(study, job)
     if failed is not None:
         raise UserError(f"some cases were not predicted, the others are done: {failed}")
 
@@ -103,3 +105,4 @@ def evaluate(study: Study, job: Job) -> None:
         output=folder / "validation",
         **common,
     )
+    keep_settings(study, job)

@@ -25,6 +25,7 @@ from nnunetv2_levit.study.jobs import (
     prediction_folder,
     report_folder,
 )
+from nnunetv2_levit.study.kept_settings import made_with_these_settings
 from nnunetv2_levit.study.locks import holder_of
 from nnunetv2_levit.study.progress import CHECKPOINTS, FINAL, Progress, last_line, read_progress, validated
 
@@ -81,7 +82,10 @@ class StudyFiles:
         return self._names_of_all is None or file.name in self._names_of_all
 
     def made(self, job: Job) -> float | None:
-        """When a job's result was made: the time of its oldest file; None where something is missing."""
+        """When a job's result was made: the time of its oldest file; None where something is missing or was made with
+        other settings than the study's."""
+        if job.kind in ("predict", "evaluate") and not made_with_these_settings(self.study, job):
+            return None
         match job.kind:
             case "train":
                 return self._made_training(fold_folder(self.study, job))

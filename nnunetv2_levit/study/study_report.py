@@ -62,9 +62,11 @@ def _pooled(study: Study, states: dict[str, State], kind: str) -> Compared:
     results = _complete_models(study, states, kind)
     models = {}
     for model, files in results.items():
-        models[model] = {**pool_seeds([load_evaluation(file) for file in files]), "name": model_name(study, model)}
+        several = [load_evaluation(file) for file in files]
+        average = {**pool_seeds(several), "kind": POOLED, "predictions": ""}
+        models[model] = {**(several[0] if len(several) == 1 else average), "name": model_name(study, model)}
         folder = report_folder(study) / "models" / model.folder_name(study.plans) / kind
-        write_evaluation({**models[model], "kind": POOLED, "predictions": ""}, folder)
+        write_evaluation(models[model], folder)
     return Compared(kind, models, results)
 
 

@@ -94,7 +94,7 @@ FAULTS = {
     "a name of no trainer": (added('[names]\nUNet = "U-Net"\n'), ["names UNet", "UNet2022Trainer"]),
     "two trainers of one name": (
         added('[names]\nUNet2022Trainer = "hybrid"\nLeViTUNetTrainer_128s = "hybrid"\n'),
-        ["'hybrid'", "twice"],
+        ["two trainers 'hybrid'"],
     ),
     "an unknown executor": (added('[executor]\nkind = "lsf"\n'), ["'lsf'", "local, slurm, print"]),
     "an impossible device": (replaced('["cpu", "cpu"]', '["gpu1"]'), ["'gpu1'", "cuda:0"]),

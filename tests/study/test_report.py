@@ -9,7 +9,7 @@ from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.stored import load_evaluation
 from nnunetv2_levit.study import load_study, products, report, status
 from nnunetv2_levit.study.jobs import Job, fold_folder, jobs_of, model_folder, models_of, prediction_folder
-from nnunetv2_levit.study.kept_settings import check_settings, keep_settings
+from nnunetv2_levit.study.kept_settings import keep_settings, made_with_these_settings
 from nnunetv2_levit.study.page import answer_sentence
 from nnunetv2_levit.study.pooling import pool_seeds
 from tests.evaluation.conftest import heart, write_labels
@@ -123,15 +123,39 @@ def test_a_model_that_lacks_a_result_is_left_out_and_named(finished):
     assert "What is missing" in shown(page)
 
 
-def test_results_that_were_made_with_other_settings_are_not_taken_for_new_ones(finished, study_file):
-    keep_settings(finished)
-    check_settings(finished)
-    study_file.write_text(study_file.read_text() + "[evaluation]\ntolerance = 5\n")
-    changed = load_study(study_file)
-    check_settings(changed)  # nothing is evaluated yet
+@pytest.mark.parametrize(
+    ("change", "outdated"),
+    [
+        ("[evaluation]\ntolerance = 5\n", {"evaluate"}),
+        ("[prediction]\nmirroring = false\n", {"predict"}),
+        ("[prediction]\nparts = 3\n", {"predict"}),
+        ("[evaluation]\nworkers = 1\n", set()),
+    ],
+)
+def test_results_of_other_settings_are_made_anew(finished, study_file, change, outdated):
+    """Jobs are found from their files: else tables would mix what the study's file said at different times."""
     report(finished)
-    with pytest.raises(UserError, match=r"tolerance is 5.* was 2.*evaluations"):
-        check_settings(changed)
+    jobs = [job for job in jobs_of(finished).values() if job.kind in ("predict", "evaluate")]
+    for job in jobs:
+        keep_settings(finished, job)
+        assert made_with_these_settings(finished, job)
+    study_file.write_text(study_file.read_text() + change)
+    changed = load_study(study_file)
+    assert {
+        job.kind
+        for job in jobs_of(changed).values()
+        if job.kind in ("predict", "evaluate") and not made_with_these_settings(changed, job)
+    } == outdated
+    assert (set(status(changed).as_data()["counts"]) == {"done"}) == (not outdated)
+
+
+def test_one_seeds_results_are_an_ordinary_evaluation(finished, study_file):
+    study_file.write_text(study_file.read_text().replace("seeds = [0, 1]", "seeds = [0]"))
+    study = load_study(study_file)
+    report(study)
+    model = models_of(study)[1]
+    folder = study.folder / "report" / "models" / model.folder_name("nnUNetPlans") / "validation"
+    assert load_evaluation(folder)["name"] == "UNet2022Trainer"
 
 
 def test_no_difference_is_said_as_such():
@@ -168,4 +192,7 @@ def test_predictions_are_moved_when_they_are_whole(finished, monkeypatch):
 
     monkeypatch.setattr(module, "predict_folder", predict)
     products.predict(load_study(finished.file), job, "cpu")
-    assert sorted(path.name for path in target.iterdir()) == [f"patient{n:03d}_frame01.nii.gz" for n in (7, 8, 9)]
+    assert sorted(path.name for path in target.iterdir()) == [
+        *(f"patient{n:03d}_frame01.nii.gz" for n in (7, 8, 9)),
+        "settings_part0.json",
+    ]
