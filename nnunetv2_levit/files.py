@@ -2,14 +2,13 @@
 
 import json
 import os
-import platform
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from nnunetv2_levit import json_checks, schemas
 from nnunetv2_levit.errors import UserError
@@ -85,24 +84,18 @@ def _folder_made(folder: Path) -> Iterator[None]:
         raise
 
 
-def _writer() -> str:
-    """This process and its machine, in a file's name."""
-    host = re.sub(r"[^A-Za-z0-9]", "", platform.node())[:32]
-    return f"{host}-{os.getpid()}"
-
-
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make a file beside ``path`` and rename it to ``path``; makes the folder where it is missing.
 
-    The temporary name keeps the file ending, by which libraries choose the format, and names the process: several may
-    write the same file at once.
+    The temporary name keeps the file ending, by which libraries choose the format, and is a new one each time: several
+    processes may write the same file at once.
 
     Raises:
         UserError: the folder or file can't be written; nothing is left behind.
     """
     try:
         _check_replaceable(path)
-        partial = path.with_name(f".{path.stem}.partial-{_writer()}{path.suffix}")
+        partial = path.with_name(f".{path.stem}.partial-{uuid4().hex[:12]}{path.suffix}")
         with _folder_made(path.parent):
             try:
                 write(partial)
@@ -125,11 +118,10 @@ def written_together(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder can't be written.
     """
-    partial = folder / f".partial-{_writer()}"
+    partial = folder / f".partial-{uuid4().hex[:12]}"
     try:
         with _folder_made(folder):
             try:
-                shutil.rmtree(partial, ignore_errors=True)  # of a killed process that had the same number
                 partial.mkdir()
                 yield partial
                 _move_all(partial, folder)

@@ -201,16 +201,6 @@ def test_several_processes_write_one_file(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["plans.json"]
 
 
-def test_a_folder_left_by_a_killed_process_of_the_same_number_is_no_hindrance(tmp_path):
-    with written_together(tmp_path) as partial:
-        name = partial.name
-        (partial / "a").touch()
-    (tmp_path / name).mkdir()
-    with written_together(tmp_path) as partial:
-        (partial / "a").touch()
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
 def test_a_failed_write_says_so_where_its_folder_cannot_be_cleaned(tmp_path, monkeypatch):
     def denied(*_, **__):
         raise PermissionError(13, "Permission denied")

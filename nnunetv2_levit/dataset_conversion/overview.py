@@ -104,7 +104,7 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
         raise UserError(f"{dataset} has no dataset.json: convert the dataset anew")
     description = read_json(dataset / "dataset.json", what="nnU-Net's dataset.json", schema=schemas.DATASET_WITH_IMAGES)
     allowed = allowed_labels(description)
-    structures, _ = structures_of(description)
+    structures, ignored = structures_of(description)
     reader, files = training_files(dataset, description)
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         jobs = {name: pool.submit(_measure, name, entry, reader, allowed) for name, entry in sorted(files.items())}
@@ -124,5 +124,8 @@ def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) ->
     with written_together(target) as partial:
         write_json(partial / "overview.json", {"dataset": dataset.name, "cases": rows})
         write_text(partial / "overview.md", overview_markdown(rows, structures))
-        write_whole(partial / "overview.png", lambda path: draw_overview(pictures, structures=structures, target=path))
+        write_whole(
+            partial / "overview.png",
+            lambda path: draw_overview(pictures, structures=structures, ignored=ignored, target=path),
+        )
     return target / "overview.png", rows

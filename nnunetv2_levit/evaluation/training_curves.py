@@ -13,6 +13,7 @@ from nnunetv2_levit.figures import draw_training_curves
 from nnunetv2_levit.files import beside, check_writable, read_json, write_json, write_whole, written_together
 
 WRAPPED = re.compile(r"np\.float\d+\(([^()]*)\)")
+STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d")
 MOST_EPOCHS = 10**6
 
 
@@ -25,14 +26,26 @@ def _number(text: str, place: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _read_log(log: Path, epochs: dict[int, dict[str, Any]]) -> float | None:
-    """Add a log's epochs; returns the mean validation Dice where it was logged."""
+def _lines(log: Path) -> list[str]:
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
         raise UserError(f"{log} can't be read ({error.strerror or error}): restore the log, or remove it") from None
+
+
+def _in_order(logs: Sequence[Path]) -> dict[Path, list[str]]:
+    """The lines of each log, the oldest log first: by its first time stamp, as copies of files have other times."""
+    lines = {log: _lines(log) for log in logs}
+    begun = {log: next((match[0] for line in lines[log] if (match := STAMP.match(line))), "") for log in logs}
+    return {log: lines[log] for log in sorted(logs, key=lambda log: (begun[log], log.lstat().st_mtime))}
+
+
+def _read_log(
+    log: Path, lines: Sequence[str], epochs: dict[int, dict[str, Any]], validation: float | None
+) -> float | None:
+    """Add a log's epochs; returns the mean validation Dice, that of earlier logs where nothing was trained since."""
     current: dict[str, Any] = {}
-    validation, first = None, True
+    first = True
     for number, line in enumerate(lines, 1):
         place = f"{log}, line {number},"
         if match := EPOCH.match(line):
@@ -42,7 +55,7 @@ def _read_log(log: Path, epochs: dict[int, dict[str, Any]]) -> float | None:
             if first:  # of this log: what an earlier one has from here on belongs to a training that was given up
                 for given_up in [earlier for earlier in epochs if earlier >= epoch]:
                     del epochs[given_up]
-                first = False
+                first, validation = False, None
             current = {}
             epochs[int(epoch)] = current
         elif match := PSEUDO_DICE.match(line):
@@ -58,8 +71,8 @@ def _read_log(log: Path, epochs: dict[int, dict[str, Any]]) -> float | None:
 
 
 def read_fold(folder: Path) -> dict[str, Any]:
-    """Epochs of one fold from all its ``training_log_*.txt``; a resumed or new training replaces the
-    epochs from its first one on.
+    """Epochs of one fold from all its ``training_log_*.txt``; a resumed or new training replaces the epochs from
+    its first one on.
 
     The pseudo Dice is nnU-Net's online estimate on random validation patches, one value a structure (None where it was
     neither there nor predicted); the mean validation Dice is that of the final sliding-window validation, if it ran.
@@ -69,14 +82,13 @@ def read_fold(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: no logs, logs without a finished epoch, or words where numbers should be.
     """
-    logs = sorted(folder.glob("training_log_*.txt"), key=lambda path: path.lstat().st_mtime)
+    logs = list(folder.glob("training_log_*.txt"))
     if not logs:
         raise UserError(f"{folder} holds no training_log_*.txt: give a fold's folder, such as .../fold_0")
     epochs: dict[int, dict[str, Any]] = {}
     validation = None
-    for log in logs:
-        logged = _read_log(log, epochs)
-        validation = validation if logged is None else logged
+    for log, lines in _in_order(logs).items():
+        validation = _read_log(log, lines, epochs, validation)
     nothing: dict[str, Any] = {**dict.fromkeys(SCALARS), "pseudo_dice": []}
     finished = [
         {"epoch": number, **nothing, **epochs[number]} for number in sorted(epochs) if "seconds" in epochs[number]

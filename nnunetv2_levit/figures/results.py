@@ -239,18 +239,22 @@ def draw_overview(
     *,
     structures: Mapping[str, Sequence[int]],
     target: Path,
+    ignored: int | None = None,
 ) -> None:
     """A small picture a case with its labels' outlines; cases with outliers are framed in red.
 
     Args:
         cases: facts of each case (a row of overview.json), a slice (H, W) or picture (H, W, 3), and its labels (H, W).
         structures: the labels of each structure; a label that is no structure by itself is called by its number.
+        ignored: the ignore label, if there is one.
     """
     columns = min(OVERVIEW_COLUMNS, len(cases))
     rows = -(-len(cases) // columns)
     figure, axes = new_figure(rows, columns, width=1.6 * columns, height=1.75 * rows + 0.5)
     names = {label: f"label {label}" for labels in structures.values() for label in labels if label > 0}
     names |= {labels[0]: name for name, labels in structures.items() if len(labels) == 1}
+    if ignored is not None:
+        names[ignored] = "ignored"
     colours = structure_colours(max(names))
     for axis in axes.flat[len(cases) :]:
         axis.axis("off")

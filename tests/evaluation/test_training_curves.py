@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 
@@ -40,8 +41,14 @@ def test_logs_of_a_resumed_training_are_joined(fold):
 
 
 def test_a_training_begun_anew_leaves_nothing_of_the_one_before(fold):
-    (fold / "training_log_b.txt").write_text(EPOCH_TEXT.format(0, 0.3))
-    assert [(epoch["epoch"], epoch["learning_rate"]) for epoch in read_fold(fold)["epochs"]] == [(0, 0.3)]
+    with (fold / "training_log_a.txt").open("a") as old:
+        old.write("2026-11-20 06:00:00.1: Mean Validation Dice:  0.8123 \n")
+    anew = fold / "training_log_b.txt"
+    anew.write_text(EPOCH_TEXT.format(0, 0.3).replace("2026-11-20", "2026-11-21"))
+    os.utime(anew, (0, 0))  # a copy has another time
+    run = read_fold(fold)
+    assert [(epoch["epoch"], epoch["learning_rate"]) for epoch in run["epochs"]] == [(0, 0.3)]
+    assert run["mean_validation_dice"] is None
 
 
 def test_the_command_writes_json_and_a_picture(fold, tmp_path):
