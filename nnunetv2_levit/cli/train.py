@@ -113,7 +113,7 @@ def _data(arguments: argparse.Namespace) -> _Data:
     folder = dataset_folder("nnUNet_preprocessed", arguments.dataset, advice=advice)
     plans_file = folder / f"{arguments.p}.json"
     if not plans_file.is_file():
-        present = ", ".join(sorted(path.stem for path in folder.glob("*Plans*.json"))) or "none"
+        present = ", ".join(sorted(path.stem for path in folder.glob("[!.]*Plans*.json"))) or "none"
         raise UserError(f"there are no plans {plans_file} (-p): present are {present}; {advice}")
     plans = read_json(plans_file, what="a plans file")
     read_json(folder / "dataset.json", what="the dataset's description")

@@ -61,7 +61,10 @@ class Preparation:
             raise UserError(f"{case.channels[0]} has 4 dimensions: store each channel as a file of 3 dimensions")
         channels = number_of_channels(self.dataset_json)
         if len(image) != channels:
-            raise UserError(f"{case.channels[0]} has {len(image)} channels, and the model takes {channels}: convert it")
+            raise UserError(
+                f"{case.channels[0].parent / case.name} has {len(image)} channels and the model takes {channels}: "
+                "give images like those that it was trained on"
+            )
         preprocessor = self.configuration_manager.preprocessor_class(verbose=self.verbose)
         data, _, properties = preprocessor.run_case_npy(
             image,

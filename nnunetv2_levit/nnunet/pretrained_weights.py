@@ -40,6 +40,8 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
         try:
             arguments = checkpoint["init_args"]
             configuration = PlansManager(arguments["plans"]).get_configuration(arguments["configuration"])
+            if len(configuration.patch_size) != 2:
+                raise TypeError(f"patches of {len(configuration.patch_size)} dimensions")
             state = adapt(state, image_size=tuple(configuration.patch_size))
         except (KeyError, TypeError, RuntimeError) as error:
             raise UserError(f"{fname} is not an nnU-Net checkpoint of a 2D network ({error!r})") from error

@@ -75,11 +75,17 @@ def passed_on() -> Iterator[None]:
     """The signals go on to the processes that this one has started: on several GPUs it trains nothing itself."""
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        for process in multiprocessing.active_children():
+        processes = multiprocessing.active_children()
+        for process in processes:
             if process.pid is not None:
                 os.kill(process.pid, number)
+        if not processes:  # none has been started yet, so that this one ends as ever
+            signal.signal(number, before[signal.Signals(number)])
+            os.kill(os.getpid(), number)
 
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        signal.signal(number, pass_on)
     try:
         yield
     finally:

@@ -228,12 +228,12 @@ def test_weights_that_do_not_fit_are_one_sentence(trainer, root):
     trainer.initialize()
     path = fold_folder(root) / "checkpoint_final.pth"
     trainer.save_checkpoint(str(path))
-    load_pretrained_weights(trainer.network, str(path))
-    name, first = next((n, w) for n, w in trainer.network.named_parameters() if w.ndim == 4)
-    first.data = first.data.repeat(1, 3, 1, 1)
-    _refuses(
-        lambda: load_pretrained_weights(trainer.network, str(path)), str(path), f"does not fit this network at {name}"
-    )
+    words = (str(path), "does not fit this network at weight")
+    _refuses(lambda: load_pretrained_weights(torch.nn.Conv2d(1, 1, 1), str(path)), *words)
+    content = torch.load(path, weights_only=False)
+    content["init_args"]["plans"]["configurations"]["2d"]["patch_size"] = [8, 64, 64]
+    torch.save(content, path)
+    _refuses(lambda: load_pretrained_weights(trainer.network, str(path)), str(path), "2D network", "3 dimensions")
 
 
 def test_the_splits_are_written_whole_and_are_nnunets(trainer, root):

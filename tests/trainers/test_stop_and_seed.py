@@ -13,6 +13,7 @@ import torch
 from nnunetv2_levit.cli.exit_codes import exit_on_user_error
 from nnunetv2_levit.errors import STOPPED, TrainingStoppedError, UserError, ending_of
 from nnunetv2_levit.nnunet.plugin.nnunetv2_levit_plugin import _one_sentence
+from nnunetv2_levit.trainers import stop_signals
 from nnunetv2_levit.trainers.seeding import NumberedBatches, make_repeatable
 from nnunetv2_levit.trainers.stop_signals import StopRequest, passed_on, stop_when_asked
 from tests.conftest import DATASET_ID
@@ -215,11 +216,18 @@ def _note_a_signal(pipe):
     pipe.send(str(request))
 
 
-def test_the_launcher_of_several_gpus_passes_the_signal_on():
+def test_the_launcher_of_several_gpus_passes_the_signal_on(monkeypatch):
     """Slurm and a person send it to the process that they started, which trains nothing itself."""
     here, there = multiprocessing.Pipe()
     before = signal.getsignal(signal.SIGUSR2)
     process = multiprocessing.get_context("fork").Process(target=_note_a_signal, args=(there,), daemon=True)
+    own = []
+    signal.signal(signal.SIGUSR2, lambda number, _: own.append(number))
+    handler = signal.getsignal(signal.SIGUSR2)
+    monkeypatch.setattr(stop_signals.multiprocessing, "active_children", lambda: [process] if process.pid else [])
+    with passed_on():
+        os.kill(os.getpid(), signal.SIGUSR2)  # before there is a process
+        assert own == [signal.SIGUSR2]
     with passed_on():
         process.start()
         assert here.poll(60)
@@ -228,4 +236,6 @@ def test_the_launcher_of_several_gpus_passes_the_signal_on():
         assert here.poll(60)
         assert here.recv() == "SIGUSR2"
     process.join(60)
-    assert signal.getsignal(signal.SIGUSR2) is before
+    assert own == [signal.SIGUSR2]
+    assert signal.getsignal(signal.SIGUSR2) is handler
+    signal.signal(signal.SIGUSR2, before)
