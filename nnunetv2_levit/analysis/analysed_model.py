@@ -1,6 +1,8 @@
 """A trained model as this room looks into it: the network of one fold, its structures, and its plain prediction."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,15 @@ class AnalysedModel:
         """What reads and preprocesses cases as for prediction."""
         trained = self.trained
         return Preparation(trained.plans, trained.configuration, trained.dataset)
+
+    @cached_property
+    def checkpoint_digest(self) -> str:
+        """SHA-256 of the checkpoint file."""
+        digest = hashlib.sha256()
+        with (self.trained.path / f"fold_{self.fold}" / self.trained.checkpoint).open("rb") as content:
+            while block := content.read(2**20):
+                digest.update(block)
+        return digest.hexdigest()
 
     def untrained_network(self) -> nn.Module:
         """The same network with random weights (seed 0), in evaluation mode."""

@@ -19,13 +19,7 @@ import nnunetv2_levit
 from nnunetv2_levit import schemas, tables
 from nnunetv2_levit.analysis.analysed_model import AnalysedModel, load_analysed_model
 from nnunetv2_levit.analysis.attention_report import write_knock_out
-from nnunetv2_levit.analysis.knockout_study import (
-    BASELINE,
-    check_margin,
-    checkpoint_digest,
-    knock_out_study,
-    validation_cases,
-)
+from nnunetv2_levit.analysis.knockout_study import BASELINE, check_margin, knock_out_study, validation_cases
 from nnunetv2_levit.analysis.transformer_blocks import require_blocks, stages
 from nnunetv2_levit.analysis.truncation import truncate, truncated_trainer
 from nnunetv2_levit.errors import UserError
@@ -81,12 +75,12 @@ def _check(model: AnalysedModel, blocks: Sequence[int], iterations: int, output:
         raise UserError(f"there are no plans {file}: preprocess the dataset that the model was trained on")
 
 
-def _check_same_checkpoint(output: Path, digest: str) -> None:
+def _check_same_checkpoint(model: AnalysedModel, output: Path) -> None:
     """Raise a UserError where networks in ``output`` were made of other weights."""
     file = output / SOURCE
     if file.is_file():
         kept = read_json(file, what="a note of `nnunetv2_levit blocks`", schema=schemas.CHECKPOINT_NOTE)
-        if kept["sha256"] != digest:
+        if kept["sha256"] != model.checkpoint_digest:
             raise UserError(f"{output} holds networks made of another checkpoint: give another folder with -o")
 
 
@@ -182,14 +176,13 @@ def block_study(
     found = require_blocks(analysed.network, analysed.trained.trainer_name)
     check_margin(margin)
     _check(analysed, blocks, iterations, output)
-    digest = checkpoint_digest(analysed)
-    _check_same_checkpoint(output, digest)
+    _check_same_checkpoint(analysed, output)
     cases, labels = validation_cases(analysed)
     knock_out = knock_out_study(
         analysed, found, cases=cases, labels=labels, output=output, margin=margin, progress=progress
     )
     page = write_knock_out(knock_out, output)
-    write_json(output / SOURCE, {"sha256": digest})
+    write_json(output / SOURCE, {"sha256": analysed.checkpoint_digest})
     most = _deepest(analysed)
     rows = []
     for number in tqdm(blocks, desc="truncation and fine-tuning", unit="network", disable=not progress):

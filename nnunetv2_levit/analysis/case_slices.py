@@ -97,14 +97,6 @@ def find_analysed_cases(model: AnalysedModel, images: Path) -> list[Case]:
     return cases
 
 
-def _check_channels(model: AnalysedModel, case: Case, channels: int) -> None:
-    if channels != model.trained.in_channels:
-        raise UserError(
-            f"{case.channels[0]} is no case of the model's dataset: it has {channels} channels, and the network takes "
-            f"{model.trained.in_channels}"
-        )
-
-
 def prepare_case(model: AnalysedModel, case: Case, labels: Path | None = None) -> PreparedCase:
     """Read and preprocess a case, and its labels from the folder ``labels`` where one is given.
 
@@ -114,7 +106,7 @@ def prepare_case(model: AnalysedModel, case: Case, labels: Path | None = None) -
     trained = model.trained
     reader = trained.plans.image_reader_writer_class()
     image, properties = read_images(case.channels, reader)
-    _check_channels(model, case, len(image))
+    case.check_channels(len(image), trained.in_channels)
     truth: np.ndarray | None = None
     if labels is not None:
         path = labels / f"{case.name}{trained.dataset['file_ending']}"

@@ -4,7 +4,6 @@ A case is computed slice by slice. The network without a knock-out comes first, 
 taken from it (`knockout.ReusedParts`), so that a knock-out of the last block costs little more than the decoder.
 """
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import count
@@ -261,15 +260,6 @@ class _Progress:
         self._bar.update(int(self._done + 1e-6) - self._bar.n)
 
 
-def checkpoint_digest(model: AnalysedModel) -> str:
-    """SHA-256 of the checkpoint file."""
-    digest = hashlib.sha256()
-    with (model.trained.path / f"fold_{model.fold}" / model.trained.checkpoint).open("rb") as content:
-        while block := content.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _stored(file: Path, made_with: dict[str, Any]) -> dict[str, Any] | None:
     """The results of a case that was done before with the same model and settings, else None."""
     if not file.is_file():
@@ -308,7 +298,7 @@ def knock_out_study(
     check_labels(model, cases, labels)
     items = knock_outs(blocks)
     made_with = {
-        "checkpoint": checkpoint_digest(model),
+        "checkpoint": model.checkpoint_digest,
         "knock_outs": [item.key for item in items],
         "mirroring": mirroring,
         "labels": str(labels.resolve()),

@@ -35,6 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace | None:
+    """The flags that are known here; None where only help is asked for."""
+    return None if {"-h", "--help"} & set(arguments) else _parser().parse_known_args(arguments)[0]
+
+
 def _check_flags(arguments: argparse.Namespace) -> None:
     exclusive = {
         ("--c", "--val"): "either go on training or only validate",
@@ -113,7 +118,7 @@ def _data(arguments: argparse.Namespace) -> _Data:
     folder = dataset_folder("nnUNet_preprocessed", arguments.dataset, advice=advice)
     plans_file = folder / f"{arguments.p}.json"
     if not plans_file.is_file():
-        present = ", ".join(sorted(path.stem for path in folder.glob("[!.]*Plans*.json"))) or "none"
+        present = ", ".join(sorted(path.stem for path in folder.glob("*Plans*.json"))) or "none"
         raise UserError(f"there are no plans {plans_file} (-p): present are {present}; {advice}")
     plans = read_json(plans_file, what="a plans file")
     read_json(folder / "dataset.json", what="the dataset's description")
@@ -228,9 +233,9 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
         from nnunetv2_levit.nnunet.checkpoints import trust_this_process
 
         trust_this_process()
-    if {"-h", "--help"} & set(handed_on):
+    parsed = _parsed(handed_on)
+    if parsed is None:
         return handed_on
-    parsed, _ = _parser().parse_known_args(handed_on)
     _check_flags(parsed)
     nnunet_folder("nnUNet_results")
     data = _data(parsed)
@@ -250,12 +255,6 @@ def checked_arguments(arguments: Sequence[str]) -> list[str]:
     return handed_on
 
 
-def _number_of_gpus(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-num_gpus", type=int, default=1)
-    return int(parser.parse_known_args(arguments)[0].num_gpus)
-
-
 def run(arguments: Sequence[str]) -> None:
     from nnunetv2_levit.nnunet.environment import set_up_process
 
@@ -266,5 +265,6 @@ def run(arguments: Sequence[str]) -> None:
     from nnunetv2_levit.trainers.stop_signals import passed_on
 
     install()
-    with passed_on() if _number_of_gpus(checked) > 1 else contextlib.nullcontext():
+    parsed = _parsed(checked)
+    with passed_on() if parsed is not None and parsed.num_gpus > 1 else contextlib.nullcontext():
         run_program(PROGRAM, checked)

@@ -19,6 +19,14 @@ class Case:
     channels: tuple[Path, ...]
     target: Path
 
+    def check_channels(self, found: int, expected: int) -> None:
+        """Raise a UserError where its files hold another number of channels than the network takes."""
+        if found != expected:
+            raise UserError(
+                f"{self.channels[0]} is no case of the model's dataset: it has {found} channels, and the network takes "
+                f"{expected}"
+            )
+
     def is_complete(self, file_ending: str, *, probabilities: bool) -> bool:
         """Whether everything that a prediction writes is there, to its last byte."""
         try:

@@ -59,12 +59,7 @@ class Preparation:
         image, properties = read_images(case.channels, self.plans_manager.image_reader_writer_class())
         if len(properties.get("sitk_stuff", {}).get("spacing", ())) > 3:
             raise UserError(f"{case.channels[0]} has 4 dimensions: store each channel as a file of 3 dimensions")
-        channels = number_of_channels(self.dataset_json)
-        if len(image) != channels:
-            raise UserError(
-                f"{case.channels[0].parent / case.name} has {len(image)} channels and the model takes {channels}: "
-                "give images like those that it was trained on"
-            )
+        case.check_channels(len(image), number_of_channels(self.dataset_json))
         preprocessor = self.configuration_manager.preprocessor_class(verbose=self.verbose)
         data, _, properties = preprocessor.run_case_npy(
             image,

@@ -182,6 +182,20 @@ def test_pictures_whose_three_channels_are_one_file(tmp_path, capsys):
     assert "the case a has the channel files _0000, and the model needs _0000, _0001, _0002" in capsys.readouterr().err
 
 
+def test_a_picture_with_more_channels_than_the_model_is_named(tmp_path, capsys):
+    model = write_model_folder(
+        tmp_path / "model", folds=(0,), patch_size=(32, 32), reader="NaturalImage2DIO", file_ending=".png"
+    )
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+    for name in NAMES:
+        Image.fromarray(pixels if name == "b" else pixels[..., 0]).save(images / f"{name}_0000.png")
+    assert predict(model, images, out) == 1
+    assert {path.name for path in out.glob("*.png")} == {"a.png", "c.png"}
+    assert "it has 3 channels, and the network takes 1" in capsys.readouterr().err
+
+
 def _no_model(model, images, out):
     return {"model": model / "absent"}, "there is no model folder"
 
