@@ -84,18 +84,23 @@ def _folder_made(folder: Path) -> Iterator[None]:
         raise
 
 
+def _temporary_name() -> str:
+    """Another one each time, as several processes may write the same file at once; hidden, and without the file's own
+    name, by which a file that a killed process leaves would be found for one of its kind."""
+    return f".partial-{uuid4().hex}"
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make a file beside ``path`` and rename it to ``path``; makes the folder where it is missing.
 
-    The temporary name keeps the file ending, by which libraries choose the format, and is a new one each time: several
-    processes may write the same file at once.
+    The temporary name keeps the file ending, by which libraries choose the format.
 
     Raises:
         UserError: the folder or file can't be written; nothing is left behind.
     """
     try:
         _check_replaceable(path)
-        partial = path.with_name(f".{path.stem}.partial-{uuid4().hex[:12]}{path.suffix}")
+        partial = path.with_name(f"{_temporary_name()}{path.suffix}")
         with _folder_made(path.parent):
             try:
                 write(partial)
@@ -118,7 +123,7 @@ def written_together(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder can't be written.
     """
-    partial = folder / f".partial-{uuid4().hex[:12]}"
+    partial = folder / _temporary_name()
     try:
         with _folder_made(folder):
             try:

@@ -200,11 +200,14 @@ METRICS = _record(
         "relative_volume_difference": _or_null(_real("a number from -1, or null", minimum=-1)),
     },
 )
+POOLED = "pooled evaluation"
+"""The kind of a study's averages over seeds: a DSC and an IoU that are averages do not belong to each other."""
+
 EVALUATION = {
     **_record(
         "a result of `nnunetv2_levit evaluate`",
         {
-            "kind": {"const": "evaluation", "description": "'evaluation'"},
+            "kind": {"enum": ["evaluation", POOLED], "description": "'evaluation'"},
             "name": _text(),
             "predictions": _text("a path"),
             "ground_truth": _text("a path"),
@@ -251,8 +254,6 @@ CHECKPOINT_NOTE = {
     **_record("a note of `nnunetv2_levit blocks`", {"sha256": _text("a SHA-256")}),
     "remedy": "give another folder with -o",
 }
-
-STUDY_SETTINGS = {"type": "object", "description": "an object of settings", "remedy": "remove it"}
 
 KNOCK_OUT_CASE = {
     **_record(

@@ -72,7 +72,7 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
 def _configurations_there(folder: Path) -> set[str]:
     """Configurations of the plans that the dataset has already; `configure` adds to them."""
     names: set[str] = set()
-    for path in folder.glob("[!.]*Plans*.json"):
+    for path in folder.glob("*Plans*.json"):
         plans = read_json(path, what="a plans file", schema=schemas.PLANS_TO_CONFIGURE)
         names |= set(plans["configurations"])
     return names

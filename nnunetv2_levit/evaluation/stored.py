@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit import json_checks, schemas
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.case_metrics import DEFINITIONS, EMPTY_RULES, METRICS
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS
@@ -20,8 +20,6 @@ NO_VALUE = {
     "absent": frozenset(METRICS),
 }
 OVERLAPS = ("dice", "iou", "nsd")
-POOLED = "pooled evaluation"
-"""The kind of a study's averages over seeds: a DSC and an IoU that are averages do not belong to each other."""
 
 
 def write_evaluation(result: dict[str, Any], folder: Path) -> None:
@@ -39,14 +37,12 @@ def load_evaluation(path: Path) -> dict[str, Any]:
         UserError: there is none, or it is damaged; the sentence names file and place.
     """
     file = path / "evaluation.json" if path.is_dir() else path
-    remedy = {"remedy": schemas.EVALUATION["remedy"]}
-    content = read_json(file, what="a result of `nnunetv2_levit evaluate`", schema=remedy)
-    if isinstance(content, dict) and content.get("kind") == POOLED:
+    content = read_json(file, what="a result of `nnunetv2_levit evaluate`", schema=schemas.EVALUATION)
+    if content["kind"] == schemas.POOLED:
         raise UserError(
             f"{file} is a study's average over seeds: give the seeds' own results, which lie in the study's folder "
             "evaluations (NAME=SEED_0/…,SEED_1/… pools them)"
         )
-    json_checks.check(content, schemas.EVALUATION, path=file)
     check_consistent(content, file)
     return content
 

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json, write_json
 from nnunetv2_levit.study.file import Study
@@ -47,7 +46,7 @@ def made_with_these_settings(study: Study, job: Job) -> bool:
     if not file.is_file():
         return not any(file.parent.glob("settings_part*.json"))  # else another division of the images was noted
     try:
-        kept = read_json(file, what="the settings of a study's result", schema=schemas.STUDY_SETTINGS)
+        kept = read_json(file, what="the settings of a study's result")
     except UserError:
         return False
     return bool(kept == _settings(study, job))

@@ -77,13 +77,12 @@ def evaluate(study: Study, job: Job) -> None:
 
     asked = study.evaluation
     preprocessed = dataset_folder("nnUNet_preprocessed", study.dataset, advice="preprocess it")
-    raw = Path(os.environ.get("nnUNet_raw", "")) / study.dataset  # noqa: SIM112 (nnU-Net's name)
     common: dict[str, Any] = dict(
         name=model_name(study, job.model),
         tolerance=asked.tolerance,
         patient_pattern=asked.patient_pattern,
         workers=asked.workers,
-        dataset=raw if (raw / "dataset.json").is_file() else preprocessed,  # a converter's raw data name the patients
+        dataset=preprocessed,
     )
     folder = evaluation_folder(study, job.model, job.seed)
     if study.test is not None and study.test.labels is not None:

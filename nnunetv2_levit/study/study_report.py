@@ -6,11 +6,12 @@ from statistics import median
 from typing import Any
 
 import nnunetv2_levit
+from nnunetv2_levit import schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.compare import compare, write_comparison
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.evaluation.paper_rows import beside_the_papers, tables_of
-from nnunetv2_levit.evaluation.stored import POOLED, load_evaluation, write_evaluation
+from nnunetv2_levit.evaluation.stored import load_evaluation, write_evaluation
 from nnunetv2_levit.files import write_json, write_text
 from nnunetv2_levit.plain_text import markdown_text
 from nnunetv2_levit.study import page
@@ -63,7 +64,7 @@ def _pooled(study: Study, states: dict[str, State], kind: str) -> Compared:
     models = {}
     for model, files in results.items():
         several = [load_evaluation(file) for file in files]
-        average = {**pool_seeds(several), "kind": POOLED, "predictions": ""}
+        average = {**pool_seeds(several), "kind": schemas.POOLED, "predictions": str(study.folder)}
         models[model] = {**(several[0] if len(several) == 1 else average), "name": model_name(study, model)}
         folder = report_folder(study) / "models" / model.folder_name(study.plans) / kind
         write_evaluation(models[model], folder)

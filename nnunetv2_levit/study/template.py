@@ -19,7 +19,7 @@ def write_template(dataset: str | int, output: Path) -> Path:
         raise UserError(f"{output} exists already: give another file with -o, or remove it")
     advice = "plan and preprocess it first"
     folder = dataset_folder("nnUNet_preprocessed", dataset, advice=advice)
-    found = sorted(path.stem for path in folder.glob("[!.]*lans*.json"))
+    found = sorted(path.stem for path in folder.glob("*lans*.json"))
     if not found:
         raise UserError(f"{folder} holds no plans: {advice}")
     plans = "nnUNetPlans" if "nnUNetPlans" in found else found[0]
