@@ -137,7 +137,7 @@ def read_probabilities(path: Path) -> np.ndarray:
         UserError: the file is missing, truncated or damaged, or holds no numbers from 0 to 1 of that name.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:  # np.load leaves damaged ones open
             values = content["probabilities"]
     except FileNotFoundError:
         raise UserError(f"there is no file {path}") from None
