@@ -35,6 +35,7 @@ OPTIONS = (
         excludes=("paper",),
     ),
     unet_levels("at strides 1 to 16 for the CNN, and two above the final map"),
+    Option("nodropout", "without dropout of whole channels (not in the paper)", {"dropout": 0.0}),
     Option("nods", "without the heads on the transformer branch and the first fusion", {"auxiliary_heads": False}),
     Option(
         "multiscale",

@@ -85,6 +85,16 @@ def test_a_checkpoint_of_another_patch_size_fits(name):
     torch.testing.assert_close(target.vit.pos_embed.view(4, 10, -1)[::3, ::9], table[::5, ::3])
 
 
+@pytest.mark.parametrize("name", ["transfuse_s", "unetr2d_1block", "transunet_1block", "cats2d_1block"])
+def test_only_dropout_makes_training_passes_random(name):
+    images = torch.randn(2, 1, 64, 80)
+    for dropout in (None, 0.0):
+        network = build(name, blocks=1, **({} if dropout is None else {"dropout": dropout}))
+        with torch.no_grad():
+            first, second = network(images), network(images)
+        assert torch.equal(first, second) == (dropout == 0)
+
+
 def test_transunets_encoder_pads_only_the_skip():
     encoder = ResNetV2Encoder(1).eval()
     with torch.no_grad():
