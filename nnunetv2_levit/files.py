@@ -1,7 +1,9 @@
 """Writing files and folders whole or not at all, and reading JSON that is checked."""
 
+import glob
 import json
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -231,31 +233,62 @@ def read_json(path: Path, *, what: str, schema: schemas.Schema | None = None) ->
     return content
 
 
-def _is_running(pid: str) -> bool:
+def _marked(target: Path, what: str) -> Path:
+    """A hidden name beside ``target`` that says which process of which machine it belongs to."""
+    return target.with_name(f".{target.name}.{what}-{platform.node()}-{os.getpid()}-{uuid4().hex[:8]}")
+
+
+def _left_over(target: Path, what: str) -> list[Path]:
+    """What earlier processes of this machine have left under such names.
+
+    Another machine's may be running. A name with this process's own number is of an earlier one: in containers numbers
+    come again.
+    """
+    prefix = f".{target.name}.{what}-{platform.node()}-"
+    found = []
+    for path in target.parent.glob(f"{glob.escape(prefix)}*"):
+        pid = path.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
+            found.append(path)
+    return found
+
+
+def _is_running(pid: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere os.kill would end the process instead of asking
     try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
     return True
 
 
+def _check_free(target: Path, *, overwrite: bool, advice: str) -> None:
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists already: {advice}")
+
+
 @contextmanager
 def replaced_at_the_end(target: Path, *, overwrite: bool, advice: str) -> Iterator[Path]:
     """A temporary folder beside ``target`` that takes its place when the block ends well, and vanishes otherwise.
 
-    Folders left by a killed process are removed first. Raises UserError where ``target`` exists (unless ``overwrite``;
-    ``advice`` says what to do then) or can't be written.
+    Folders left by a killed process of this machine are removed first; what it had moved away to replace is put back
+    where nothing took its place. Raises UserError where ``target`` exists (unless ``overwrite``; ``advice`` says what
+    to do then) or can't be written.
     """
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists already: {advice}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in target.parent.glob(f".{target.name}.partial-*"):
-            if not _is_running(left_over.name.rsplit("-", 1)[1]):
-                shutil.rmtree(left_over, ignore_errors=True)
-        partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+        for replaced in _left_over(target, "previous"):
+            if target.exists():
+                shutil.rmtree(replaced, ignore_errors=True)
+            else:
+                replaced.rename(target)
+        _check_free(target, overwrite=overwrite, advice=advice)
+        for left_over in _left_over(target, "partial"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        partial = _marked(target, "partial")
         partial.mkdir()
     except OSError as error:
         raise UserError(
@@ -263,9 +296,10 @@ def replaced_at_the_end(target: Path, *, overwrite: bool, advice: str) -> Iterat
         ) from None
     try:
         yield partial
+        _check_free(target, overwrite=overwrite, advice=advice)
         previous = None
         if target.exists():
-            previous = target.with_name(f".{target.name}.previous-{os.getpid()}")
+            previous = _marked(target, "previous")
             target.rename(previous)
         try:
             partial.rename(target)

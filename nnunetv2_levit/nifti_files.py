@@ -62,7 +62,10 @@ def _parse(content: bytes) -> Header:
         if size in FIRST_VOXEL and len(content) >= size:
             kind = nibabel.Nifti1Header if size == 348 else nibabel.Nifti2Header
             # nibabel's own checks would mend what they find
-            return kind(content[:size], endianness=code, check=False)
+            header = kind(content[:size], endianness=code, check=False)
+            if header["pixdim"][0] == 0:  # by the standard the same as 1
+                header["pixdim"][0] = 1
+            return header
     raise HeaderDataError("it has no header of a NIfTI file")
 
 

@@ -72,6 +72,7 @@ UNUSUAL = {
     "an unknown unit": {"xyzt_units": 0},
     "ACDC's spacing in pixdim alone": {"srow_x": [1, 0, 0, 0], "srow_y": [0, 1, 0, 0], "srow_z": [0, 0, 1, 0]},
     "neither qform nor sform": {"qform_code": 0, "sform_code": 0},
+    "qfac of zero, which stands for one": {"pixdim": [0, 2, 2, 2, 0, 0, 0, 0]},
     "qfac of zero without a qform": {"pixdim": [0, 2, 2, 2, 0, 0, 0, 0], "qform_code": 0},
 }
 

@@ -10,6 +10,7 @@ import pytest
 from nnunetv2_levit import json_checks, schemas
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import beside, check_writable, read_json, write_json, write_whole, written_together
+from nnunetv2_levit.nnunet.dataset_description import structures_of
 from tests.support.faults import snapshot
 from tests.support.json_fuzz import BENCHMARK, DATASET, PLANS
 
@@ -49,6 +50,13 @@ GENUINE = {
     "folds": (schemas.SPLITS, [{"train": ["a"], "val": []}]),
     "benchmark": (schemas.BENCHMARK, BENCHMARK),
 }
+
+
+def test_labels_in_quotes_are_labels_as_nnunet_reads_them():
+    assert structures_of({"labels": {"background": "0", "a": "1", "b": ["1", 2], "ignore": "3"}}) == (
+        {"a": (1,), "b": (1, 2)},
+        3,
+    )
 
 
 @pytest.mark.parametrize("kind", GENUINE)

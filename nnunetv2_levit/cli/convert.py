@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--splits",
         default="crossval",
-        help="crossval (5 folds by patient, the default), none, or a paper's (--list shows them)",
+        help="crossval (5 folds by patient, where the release names patients; the default), none, or a paper's (--list "
+        "shows them)",
     )
     parser.add_argument("--test-split", help="synapse: transunet sets its 12 test cases aside as imagesTs and labelsTs")
     parser.add_argument("--organs", type=int, default=8, help="synapse: 8 (the papers', default) or 13")
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), help="mm, for sources that lost it")
     parser.add_argument("--fix-geometry", action="store_true", help="labels take the header of their image")
     parser.add_argument("--keep-copies", action="store_true", help="keep cases with the same image and label")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset of this id")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset of this id and name")
     parser.add_argument("-w", "--workers", type=int, default=4, help="cases in parallel (default 4)")
 
 

@@ -127,6 +127,8 @@ def _find(source: Path) -> tuple[list[RawCase], list[_Info]]:
     if not source.is_dir():
         raise UserError(f"there is no folder {source}: give ACDC's root, or its training folder")
     parts = [(source, False)]
+    if source.resolve().name == "testing":
+        raise UserError(f"{source} holds ACDC's patients for testing: give its root, or its training folder")
     if (source / "training").is_dir():
         parts = [(source / "training", False), (source / "testing", True)]
     cases, infos = [], []

@@ -51,7 +51,7 @@ def convert(
         spacing: (x, y, z) in mm, for sources that lost it.
         fix_geometry: labels take the header of their image.
         keep_copies: keep cases with the same image and label.
-        overwrite: replace an existing dataset of this id.
+        overwrite: replace an existing dataset of this id and name.
         workers: cases in parallel.
         progress: show a progress bar.
 
@@ -76,5 +76,5 @@ def convert(
     notes = conversion_notes(folder)
     stale = stale_preprocessed_splits(folder)
     if stale is not None:
-        notes.append(f"{stale} holds other splits, at which nnU-Net's planner stops: remove it before planning")
+        notes.append(f"{stale} holds other splits, at which nnU-Net stops or which it uses: remove it before planning")
     return Conversion(folder, notes)

@@ -76,6 +76,7 @@ class Converter:
         layout: what the source must look like, for a person.
         shares: schemes of ``--splits`` of which the paper gives the shares of patients only.
         validation_cases: schemes whose validation cases the paper lists.
+        unit: what folds keep whole; anything but "patient" where the release does not say whose its images are.
         options: what else of a request it reads; given to another converter, it is refused.
         test_splits: lists of cases that ``--test-split`` can set aside as imagesTs and labelsTs.
     """
@@ -87,6 +88,7 @@ class Converter:
     shares: dict[str, Shares] = field(default_factory=dict)
     validation_cases: dict[str, frozenset[str]] = field(default_factory=dict)
     test_splits: tuple[str, ...] = ()
+    unit: str = "patient"
     options: tuple[str, ...] = ()
 
     @property
@@ -94,21 +96,43 @@ class Converter:
         return ("crossval", *self.shares, *self.validation_cases, "none")
 
 
+def _split_notes(by_patient: dict[str, list[str]], folds: list[Fold] | None, converter: Converter) -> list[str]:
+    """What folds do not keep apart."""
+    notes = []
+    several = sum(len(cases) > 1 for cases in by_patient.values())
+    if folds is None and several:
+        notes.append(
+            f"no folds were written, and nnU-Net's own are by case: they part the cases of {several} patients who have "
+            "several"
+        )
+    if folds is not None and len(folds) == 1:
+        notes.append("there is fold 0 only: for any other nnUNetv2_train draws cases at random, patients parted")
+    if converter.unit != "patient":
+        notes.append(
+            f"the release does not say which of its {converter.unit}s are of the same patient: folds and intervals "
+            f"take each {converter.unit} for a patient"
+        )
+    return notes
+
+
 def make_splits(
     cases: Sequence[RawCase], *, scheme: str, converter: Converter
-) -> tuple[list[Fold] | None, dict[str, Any]]:
-    """Folds of the training cases by ``scheme``, and what the summary says of them."""
+) -> tuple[list[Fold] | None, dict[str, Any], list[str]]:
+    """Folds of the training cases by ``scheme``, what the summary says of them, and notes."""
     training = [case for case in cases if not case.test]
     by_patient: dict[str, list[str]] = {}
     for case in training:
         by_patient.setdefault(case.patient, []).append(case.identifier)
     groups = {case.patient: case.group for case in training}
     if scheme == "none":
-        return None, {"scheme": scheme}
+        return None, {"scheme": scheme}, _split_notes(by_patient, None, converter)
     decision: dict[str, Any] = {"scheme": scheme}
     if scheme == "crossval":
         folds = cross_validation(by_patient, groups)
-        decision |= {"seed": SEED, "source": "ours: grouped by patient, stratified by group where there are groups"}
+        decision |= {
+            "seed": SEED,
+            "source": f"ours: grouped by {converter.unit}, stratified by group where there are groups",
+        }
     elif scheme in converter.validation_cases:
         folds = [fixed_split(by_patient, converter.validation_cases[scheme])]
         empty = next((side for side, cases in folds[0].items() if not cases), None)
@@ -129,7 +153,7 @@ def make_splits(
         }
     if set(groups.values()) != {"unknown"}:
         decision["groups"] = [{side: group_counts(fold[side], by_patient, groups) for side in fold} for fold in folds]
-    return folds, decision
+    return folds, decision, _split_notes(by_patient, folds, converter)
 
 
 def _check_request(converter: Converter, request: ConversionRequest) -> None:
@@ -216,7 +240,7 @@ def run_conversion(converter: Converter, request: ConversionRequest) -> Path:
 def preview(converter: Converter, request: ConversionRequest) -> str:
     """What a conversion would do, without reading images or writing anything."""
     plan = checked_plan(converter, request)
-    folds, decision = make_splits(plan.cases, scheme=request.splits, converter=converter)
+    folds, decision, notes = make_splits(plan.cases, scheme=request.splits, converter=converter)
     training = [case for case in plan.cases if not case.test]
     lines = [
         f"{dataset_folder_name(request.dataset_id, plan.description.name)} from {request.source}",
@@ -227,7 +251,7 @@ def preview(converter: Converter, request: ConversionRequest) -> str:
     ]
     if plan.description.published_cases not in (None, len(training)):
         lines.append(f"note: {plan.description.published_cases} training cases are published")
-    lines += [f"note: {note}" for note in plan.notes]
+    lines += [f"note: {note}" for note in [*plan.notes, *notes]]
     lines.append(f"splits: {request.splits} ({decision.get('source', 'none written')})")
     lines += [f"  fold {i}: {len(f['train'])} training, {len(f['val'])} validation" for i, f in enumerate(folds or [])]
     for case in plan.cases:

@@ -134,5 +134,6 @@ MSD = Converter(
     summary="a task of the Medical Segmentation Decathlon",
     layout="imagesTr/NAME_NNN.nii.gz and labelsTr/NAME_NNN.nii.gz, imagesTs and dataset.json where present",
     plan=_plan,
+    unit="case",
     options=("task",),
 )

@@ -12,6 +12,7 @@ from nnunetv2_levit.nifti_files import NIFTI_ENDINGS, is_close_spacing, is_scale
 
 HEADER_BYTES = 348
 NO_EXTENSIONS = bytes(4)
+PERPENDICULAR = 1e-3  # of the cosine between two axes
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def read_nifti(path: Path, *, dimensions: tuple[int, ...] = (3,)) -> NiftiVolume
     """Read, check and parse a whole NIfTI-1 file.
 
     Raises:
-        UserError: the file is missing, truncated, damaged, inconsistent (see `nifti_files.load_nifti`), or not of these
-            dimensions.
+        UserError: the file is missing, truncated, damaged, inconsistent (see `nifti_files.load_nifti`), sheared, or not
+            of these dimensions.
     """
     content, header = load_nifti(path)
     if isinstance(header, nibabel.Nifti2Header):
@@ -77,7 +78,14 @@ def read_nifti(path: Path, *, dimensions: tuple[int, ...] = (3,)) -> NiftiVolume
     if len(shape) not in dimensions:
         wanted = " or ".join(map(str, dimensions))
         raise UserError(f"{path} has {len(shape)} dimensions where {wanted} are needed: give single frames")
-    return NiftiVolume(path, content, header, shape, consistent_affine(header))
+    affine = consistent_affine(header)
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    if np.abs(directions.T @ directions - np.eye(3)).max() > PERPENDICULAR:
+        raise UserError(
+            f"{path} is sheared: its axes are not perpendicular by the sform, which neither a qform nor ITK can hold; "
+            "resample it to perpendicular axes first"
+        )
+    return NiftiVolume(path, content, header, shape, affine)
 
 
 def _compress(content: bytes) -> bytes:

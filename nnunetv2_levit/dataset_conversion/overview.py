@@ -18,6 +18,8 @@ from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.tables import overview_markdown
 
 OUTLIER_FACTOR = 6.0  # of the median absolute deviation, scaled to a standard deviation
+LEAST_DIFFERENCE = 0.6  # of an outlier from the median
+USUAL = 0.75  # share of the cases with a structure from which a case without it is an outlier
 PICTURE_SIDE = 300  # pixels: more than a case has in the figure
 
 
@@ -63,32 +65,41 @@ def _measure(
 def _outliers(values: np.ndarray) -> np.ndarray:
     """Whether each value is far from the others: by the median absolute deviation, and by 60 % at least."""
     centre = np.nanmedian(values)
-    scale = 1.4826 * np.nanmedian(np.abs(values - centre))
-    scale = max(scale, 0.1 * abs(centre), 1e-9)
-    return np.nan_to_num(np.abs(values - centre) / scale) > OUTLIER_FACTOR
+    return _far(values, centre, at_least=LEAST_DIFFERENCE * abs(centre))
+
+
+def _outlying_volumes(volumes: np.ndarray) -> np.ndarray:
+    """The same of volumes, by their ratios to the median (1.6, or 1 to 1.6, at least); a volume of zero is none."""
+    logarithms = np.log(np.where(volumes > 0, volumes, np.nan))
+    return _far(logarithms, np.nanmedian(logarithms), at_least=float(np.log(1 + LEAST_DIFFERENCE)))
+
+
+def _far(values: np.ndarray, centre: float, *, at_least: float) -> np.ndarray:
+    distances = np.abs(values - centre)
+    limit = max(OUTLIER_FACTOR * 1.4826 * float(np.nanmedian(distances)), at_least, 1e-9)
+    return np.nan_to_num(distances) > limit
 
 
 def mark_outliers(rows: list[dict[str, Any]], structures: Mapping[str, Sequence[int]]) -> None:
     """Add ``outliers`` to each row: which of its spacing, intensities and label volumes are far from the others'.
 
-    A structure is one label, or several where the dataset has regions.
+    A structure is one label, or several where the dataset has regions. A case that lacks one that most have is marked.
     """
     columns: dict[str, np.ndarray] = {}
     for axis in range(3):
-        columns[f"spacing {'zyx'[axis]}"] = np.array([row["spacing_mm"][axis] for row in rows])
-    columns["median intensity"] = np.array([row["intensity_1_50_99"][1] for row in rows])
-    columns["99th percentile"] = np.array([row["intensity_1_50_99"][2] for row in rows])
+        columns[f"spacing {'zyx'[axis]}"] = _outliers(np.array([row["spacing_mm"][axis] for row in rows]))
+    columns["median intensity"] = _outliers(np.array([row["intensity_1_50_99"][1] for row in rows]))
+    columns["99th percentile"] = _outliers(np.array([row["intensity_1_50_99"][2] for row in rows]))
+    empty = np.array([not row["labels"] for row in rows])
+    columns["no label at all"] = empty
     for name, values_of_it in structures.items():
         volumes = np.array([sum(row["labels"].get(str(value), 0) for value in values_of_it) for row in rows])
-        columns[f"{name} volume"] = np.log(np.where(volumes > 0, volumes, np.nan))
-    for row in rows:
-        row["outliers"] = [] if row["labels"] else ["no label at all"]
-    for name, values in columns.items():
-        if np.isnan(values).all():
-            continue
-        for row, far in zip(rows, _outliers(values), strict=True):
-            if far:
-                row["outliers"].append(name)
+        if (volumes > 0).any():
+            columns[f"{name} volume"] = _outlying_volumes(volumes)
+        if (volumes > 0).mean() >= USUAL:
+            columns[f"no {name}"] = (volumes == 0) & ~empty
+    for index, row in enumerate(rows):
+        row["outliers"] = [name for name, marked in columns.items() if marked[index]]
 
 
 def inspect(dataset_id: int, *, output: Path | None = None, workers: int = 4) -> tuple[Path, list[dict[str, Any]]]:

@@ -1,6 +1,7 @@
 """2D datasets of pictures: ISBI-2012 (EM), ISIC with PH2 (dermoscopy), and the polyp sets (endoscopy)."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +110,37 @@ def _plan_isbi2012(request: ConversionRequest) -> Plan:
     return Plan(description, sorted(cases, key=lambda case: case.identifier), read=read_pictures, left_out=left_out)
 
 
-ISIC_LAYOUTS = (
-    # images, masks, suffix of a mask, published training images
-    ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth", "_Segmentation", 900),
-    ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth", "_segmentation", 2000),
-    ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth", "_segmentation", 2594),
-    ("images", "masks", "", None),
-)
-ISIC_TESTS = (
-    ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth", "_Segmentation"),
-    ("ISIC-2017_Test_v2_Data", "ISIC-2017_Test_v2_Part1_GroundTruth", "_segmentation"),
-    ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth", "_segmentation"),
+@dataclass(frozen=True)
+class IsicYear:
+    """Folders of images and masks of one year's challenge, for training and for testing."""
+
+    training: tuple[str, str]
+    testing: tuple[str, str] | None
+    mask_suffix: str
+    published: int | None
+    """training images"""
+
+
+ISIC_YEARS = (
+    IsicYear(
+        ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth"),
+        ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth"),
+        "_Segmentation",
+        900,
+    ),
+    IsicYear(
+        ("ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"),
+        ("ISIC-2017_Test_v2_Data", "ISIC-2017_Test_v2_Part1_GroundTruth"),
+        "_segmentation",
+        2000,
+    ),
+    IsicYear(
+        ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
+        ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth"),
+        "_segmentation",
+        2594,
+    ),
+    IsicYear(("images", "masks"), None, "", None),
 )
 
 
@@ -141,15 +162,23 @@ def _ph2_cases(source: Path) -> list[RawCase]:
 
 def _plan_isic(request: ConversionRequest) -> Plan:
     source = request.source
-    layout = next((x for x in ISIC_LAYOUTS if (source / x[0]).is_dir() and (source / x[1]).is_dir()), None)
-    if layout is None:
-        expected = "; ".join(f"{images} and {masks}" for images, masks, _, _ in ISIC_LAYOUTS)
+    found = [year for year in ISIC_YEARS if all((source / name).is_dir() for name in year.training)]
+    if not found:
+        expected = "; ".join(" and ".join(year.training) for year in ISIC_YEARS)
         raise UserError(f"{source} holds none of these pairs of folders: {expected}")
-    cases, left_out = pair_pictures(source / layout[0], source / layout[1], mask_suffix=layout[2])
-    for images, masks, suffix in ISIC_TESTS:
-        if (source / images).is_dir() and (source / masks).is_dir():
-            more, out = pair_pictures(source / images, source / masks, mask_suffix=suffix, test=True)
-            cases, left_out = cases + more, left_out | out
+    if len(found) > 1:  # the years share images, some with other masks
+        names = " and ".join(year.training[0] for year in found)
+        raise UserError(f"{source} holds several training sets, {names}: move each into a folder of its own")
+    (year,) = found
+    images, masks = (source / name for name in year.training)
+    cases, left_out = pair_pictures(images, masks, mask_suffix=year.mask_suffix)
+    if year.testing is not None and all((source / name).is_dir() for name in year.testing):
+        images, masks = (source / name for name in year.testing)
+        more, out = pair_pictures(images, masks, mask_suffix=year.mask_suffix, test=True)
+        cases, left_out = cases + more, left_out | out
+    for other in ISIC_YEARS:
+        if other is not year and other.testing is not None and (source / other.testing[0]).is_dir():
+            left_out[str(source / other.testing[0])] = "test images of another year"
     description = _description(
         "ISIC",
         RGB,
@@ -157,13 +186,20 @@ def _plan_isic(request: ConversionRequest) -> Plan:
         citation="Gutman et al., arXiv 1605.01397, 2016; Codella et al., arXiv 1710.05006, 2017, and 1902.03368, 2019",
         license="CC0 (2016, 2017), CC BY-NC 4.0 (2018)",
         reference="https://challenge.isic-archive.com/data",
-        published_cases=layout[3],
+        published_cases=year.published,
     )
     return Plan(description, cases + _ph2_cases(source), read=read_pictures, left_out=left_out)
 
 
 POLYP_TESTS = ("CVC-300", "CVC-ClinicDB", "CVC-ColonDB", "ETIS-LaribPolypDB", "Kvasir")
 SINGLE_POLYP_SETS = (("images", "masks"), ("Original", "Ground Truth"), ("PNG/Original", "PNG/Ground Truth"))
+
+
+def _polyp_pairs(folder: Path, *, prefix: str = "", test: bool = False) -> tuple[list[RawCase], dict[str, str]]:
+    """Cases of a folder of PraNet's, whose copies call the folders image and mask or images and masks."""
+    images = _folder(folder, "image", "images") or folder / "image"
+    masks = _folder(folder, "mask", "masks") or folder / "mask"
+    return pair_pictures(images, masks, prefix=prefix, test=test)
 
 
 def _plan_polyp(request: ConversionRequest) -> Plan:
@@ -174,12 +210,14 @@ def _plan_polyp(request: ConversionRequest) -> Plan:
     cases: list[RawCase] = []
     left_out: dict[str, str] = {}
     if (source / "TrainDataset").is_dir():
-        cases, left_out = pair_pictures(source / "TrainDataset" / "image", source / "TrainDataset" / "mask")
-        for name in POLYP_TESTS:
-            folder = source / "TestDataset" / name
-            if folder.is_dir():
-                more, out = pair_pictures(folder / "images", folder / "masks", prefix=f"{name}_", test=True)
+        cases, left_out = _polyp_pairs(source / "TrainDataset")
+        tests = source / "TestDataset"
+        for folder in entries(tests) if tests.exists() else ():
+            if folder.name in POLYP_TESTS:
+                more, out = _polyp_pairs(folder, prefix=f"{folder.name}_", test=True)
                 cases, left_out = cases + more, left_out | out
+            else:
+                left_out[str(folder)] = "none of PraNet's test sets"
         published = 1450
     else:
         pair = next((p for p in SINGLE_POLYP_SETS if (source / p[0]).is_dir() and (source / p[1]).is_dir()), None)
@@ -204,6 +242,7 @@ ISBI2012 = Converter(
     summary="EM of neuronal structures, 2D slices (label: cell)",
     layout="train-volume.tif and train-labels.tif; or folders image and label (in train) with N.png",
     plan=_plan_isbi2012,
+    unit="slice",
     shares={"unet2022": {"train": 0.8, "val": 0.1, "test": 0.1}},  # 24, 3 and 3 of 30
 )
 ISIC = Converter(
@@ -211,10 +250,13 @@ ISIC = Converter(
     summary="dermoscopy of skin lesions, ISIC 2016, 2017 or 2018, with PH2 as test set where present",
     layout="the challenge's folders for training images and masks, 'PH2 Dataset images' beside; or images and masks",
     plan=_plan_isic,
+    unit="picture",
 )
 POLYP = Converter(
     name="polyp",
     summary="endoscopy of polyps: PraNet's 1450 for training and 798 in five test sets, or one set alone",
-    layout="TrainDataset/{image,mask} and TestDataset/SET/{images,masks}; images, masks; or Original, Ground Truth",
+    layout="TrainDataset/{image,mask} and TestDataset/SET/{images,masks} (singular or plural); images, masks; or "
+    "Original, Ground Truth",
     plan=_plan_polyp,
+    unit="picture",
 )

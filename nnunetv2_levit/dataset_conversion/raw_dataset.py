@@ -104,15 +104,18 @@ def _same_images(facts: dict[str, dict[str, Any]], *, keep_copies: bool) -> list
     """Groups of cases with the same image.
 
     Raises:
-        UserError: two cases with the same image and the same label, which is a copy (unless ``keep_copies``).
+        UserError: two cases with the same image and the same label or both without one, which is a copy (unless
+            ``keep_copies``).
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(facts):
         group = groups.setdefault(facts[name]["sha256"], [])
         for other in group:
-            if not keep_copies and facts[other].get("label_sha256") == facts[name].get("label_sha256"):
+            label = facts[name].get("label_sha256")
+            if not keep_copies and facts[other].get("label_sha256") == label:
                 first, second = facts[other]["images"][0], facts[name]["images"][0]
-                raise UserError(f"{second} is a copy of {first}, with the same label: remove one, or add --keep-copies")
+                labels = "without a label" if label is None else "with the same label"
+                raise UserError(f"{second} is a copy of {first}, {labels}: remove one, or add --keep-copies")
         group.append(name)
     return [group for group in groups.values() if len(group) > 1]
 
@@ -133,7 +136,7 @@ def write_raw_dataset(
     cases: Sequence[RawCase],
     *,
     dataset_id: int,
-    make_splits: Callable[[Sequence[RawCase]], tuple[list[Fold] | None, dict[str, Any]]],
+    make_splits: Callable[[Sequence[RawCase]], tuple[list[Fold] | None, dict[str, Any], list[str]]],
     read: Reader = read_volumes,
     options: ReadOptions = ReadOptions(),  # noqa: B008
     keep_copies: bool = False,
@@ -146,8 +149,9 @@ def write_raw_dataset(
     """Write ``nnUNet_raw/DatasetNNN_NAME`` from ``cases``: all of it, or nothing.
 
     Beside nnU-Net's own files it holds ``conversion.json``: sources, hashes, shapes, label volumes, versions, decisions
-    and notes. ``make_splits`` gets the cases with patients who share an image made one. nnU-Net's planner copies
-    ``splits_final.json`` to the preprocessed dataset.
+    and notes. ``make_splits`` gets the cases with patients who share an image made one, and returns folds (None for
+    none), what the summary says of them, and notes. nnU-Net's planner copies ``splits_final.json`` to the preprocessed
+    dataset.
 
     Raises:
         UserError: no cases, an existing target, or a faulty file; the sentence names it.
@@ -163,9 +167,7 @@ def write_raw_dataset(
     target = folder / dataset_folder_name(dataset_id, description.name)
     if os.path.lexists(target) and (target.is_symlink() or not target.is_dir()):
         raise UserError(f"{target} is {'a link' if target.is_symlink() else 'a file'} and no folder: remove it")
-    for other in folder.glob(f"Dataset{dataset_id:03d}_*"):
-        if other != target:
-            raise UserError(f"the id {dataset_id} is taken by {other}: choose another id")
+    _check_id(dataset_id, target.name)
 
     advice = "remove it, choose another id, or add --overwrite"
     with replaced_at_the_end(target, overwrite=overwrite, advice=advice) as root:
@@ -192,8 +194,9 @@ def write_raw_dataset(
                 pool.shutdown(cancel_futures=True)
                 raise
         same_images = _same_images(facts, keep_copies=keep_copies)
-        splits, split_decision = make_splits(_with_shared_patients(cases, same_images))
-        notes = [*notes, *_notes(description, facts, same_images, len(training))]
+        splits, split_decision, split_notes = make_splits(_with_shared_patients(cases, same_images))
+        notes = [*notes, *_notes(description, facts, len(training)), *split_notes]
+        notes += [_same_image_note(group, cases, splits) for group in same_images]
         if splits is not None and not splits:
             notes.append("there is one training patient only, so no folds were written: train with fold all")
         dataset_json = {
@@ -224,9 +227,33 @@ def write_raw_dataset(
     return target
 
 
-def _notes(
-    description: DatasetDescription, facts: dict[str, dict[str, Any]], same_images: list[list[str]], training: int
-) -> list[str]:
+def _check_id(dataset_id: int, name: str) -> None:
+    """Refuse an id that another dataset has in any of nnU-Net's folders, in all of which nnU-Net looks for it."""
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        folder = os.environ.get(variable)
+        for other in Path(folder).glob(f"Dataset{dataset_id:03d}_*") if folder else ():
+            if other.name != name:
+                raise UserError(f"the id {dataset_id} is taken by {other}: choose another id")
+
+
+def _same_image_note(names: list[str], cases: Sequence[RawCase], splits: list[Fold] | None) -> str:
+    """What a person should know of cases with the same image."""
+    said = f"{' and '.join(names)} have the same image"
+    tests = {case.identifier for case in cases if case.test} & set(names)
+    training = set(names) - tests
+    if tests and training:
+        return f"{said}, for training and for testing: figures of the test cases will be too good"
+    if tests:
+        return f"{said}, in the test set"
+    for number, fold in enumerate(splits or []):
+        if training & set(fold["train"]) and training & set(fold["val"]):
+            return f"{said}, for training and for validation in fold {number}: its figures will be too good"
+    if splits is None:
+        return f"{said}: keep them in the same fold"
+    return f"{said}: they stay in the same fold"
+
+
+def _notes(description: DatasetDescription, facts: dict[str, dict[str, Any]], training: int) -> list[str]:
     """What a person should know of a conversion that went well."""
     notes = []
     if description.published_cases is not None and training != description.published_cases:
@@ -234,8 +261,6 @@ def _notes(
     empty = sorted(name for name, fact in facts.items() if set(fact.get("voxels", ())) == {"0"})
     if empty:
         notes.append(f"{len(empty)} cases have an empty label: {_first(empty)}")
-    for group in same_images:
-        notes.append(f"{' and '.join(group)} have the same image: they stay in the same fold")
     fixed = sorted(name for name, fact in facts.items() if "remarks" in fact)
     if fixed:
         notes.append(f"{len(fixed)} cases took the geometry of their image: {_first(fixed)}")
@@ -248,16 +273,17 @@ def _first(names: Sequence[str], number: int = 5) -> str:
 
 
 def stale_preprocessed_splits(dataset: Path) -> Path | None:
-    """The preprocessed dataset's ``splits_final.json`` where it differs from the raw one just written, if any.
+    """The preprocessed dataset's ``splits_final.json`` where it is not the raw one just written, if any.
 
     nnU-Net's planner copies the raw splits only where there are none yet, and fails an assertion where they differ.
+    Where none was written, training goes on with what is there.
     """
     folder, written = os.environ.get("nnUNet_preprocessed"), dataset / "splits_final.json"  # noqa: SIM112
-    if not folder or not written.is_file():
+    present = Path(folder or "") / dataset.name / "splits_final.json"
+    if not folder or not present.is_file():
         return None
-    present = Path(folder) / dataset.name / "splits_final.json"
-    if not present.is_file():
-        return None
+    if not written.is_file():
+        return present
     try:
         before, after = (read_json(path, what="nnU-Net's folds", schema=schemas.SPLITS) for path in (present, written))
     except UserError:  # the conversion itself went well, and what can't be read has to go as well

@@ -14,17 +14,22 @@ from nnunetv2_levit.image_files import as_labels, check_unscaled
 from nnunetv2_levit.nifti_files import SPACING_TOLERANCE_MM
 
 AFFINE_TOLERANCE_MM = 1e-2
+CORNER_TOLERANCE = 0.1  # of the shortest side of a voxel, at the corner that is furthest from the origin
 LARGEST_LABEL = 255  # converted labels are bytes
 MASK_THRESHOLD = 128  # of 8-bit masks
 COLOUR_TOLERANCE = 64  # between the channels of a grey mask that was stored as a lossy colour picture
 MAX_ARRAY_BYTES = 16 * 2**30  # a CT volume of 512x512x1000 in float64 has 2 GiB
 
 
-def digest_of(contents: Iterable[bytes]) -> str:
-    """SHA-256 over the images' content, by which duplicates are found."""
+def digest_of(channels: Iterable[np.ndarray]) -> str:
+    """SHA-256 over shapes and values in fp32, as nnU-Net reads them: by it duplicates are found, whatever their headers
+    and data types."""
     digest = hashlib.sha256()
-    for content in contents:
-        digest.update(content)
+    for values in channels:
+        with np.errstate(over="ignore"):
+            canonical = np.asfortranarray(values, dtype="<f4")
+        digest.update(str(canonical.shape).encode())
+        digest.update(canonical.T.data)  # its memory in the order in which it lies there
     return digest.hexdigest()
 
 
@@ -58,7 +63,9 @@ def _same_shape(shape: tuple[int, ...], path: Path, expected: tuple[int, ...], f
 
 def _same_space(volume: NiftiVolume, first: NiftiVolume, options: ReadOptions) -> str | None:
     """Check that two volumes lie in one space; what was done where they don't and the header is to be fixed."""
-    if np.allclose(volume.affine, first.affine, atol=AFFINE_TOLERANCE_MM):
+    far = np.array([*first.shape[:3], 1])
+    same = np.allclose(volume.affine, first.affine, atol=AFFINE_TOLERANCE_MM)
+    if same and np.abs(volume.affine @ far - first.affine @ far).max() <= CORNER_TOLERANCE * min(first.spacing):
         return None
     if options.fix_geometry:
         return f"{volume.path.name} took the header of {first.path.name}"
@@ -86,7 +93,7 @@ def read_volumes(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -
         _same_shape(volume.shape, volume.path, first.shape, first.path)
         remarks.append(_same_space(volume, first, options))
         labels = map_labels(volume.values(), volume.path, options, allowed)
-    digest = digest_of(volume.content for volume in channels)
+    digest = digest_of(volume.values() for volume in channels)
     return LoadedCase(channels, labels, first.affine, digest, [remark for remark in remarks if remark])
 
 
@@ -171,7 +178,7 @@ def read_pictures(case: RawCase, options: ReadOptions, allowed: frozenset[int]) 
         mask = read_picture(case.label, frame=case.part)
         _same_shape(mask.shape[:2], case.label, channels[0].shape[:2], case.images[0])
         labels = map_labels(binary_mask(mask, case.label), case.label, options, allowed)
-    return LoadedCase(channels, labels, None, digest_of(channel.tobytes() for channel in channels))
+    return LoadedCase(channels, labels, None, digest_of(channels))
 
 
 def read_channels(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -> LoadedCase:
@@ -190,7 +197,7 @@ def read_channels(case: RawCase, options: ReadOptions, allowed: frozenset[int]) 
         _same_shape(mask.shape, mask.path, channels[0].shape, path)
         remarks = [remark] if (remark := _same_space(mask, volume, options)) else []
         labels = map_labels(mask.values(), mask.path, options, allowed)
-    return LoadedCase(channels, labels, volume.affine, digest_of([volume.content]), remarks)
+    return LoadedCase(channels, labels, volume.affine, digest_of([values]), remarks)
 
 
 def read_transunet_arrays(case: RawCase, options: ReadOptions, allowed: frozenset[int]) -> LoadedCase:
@@ -210,7 +217,7 @@ def read_transunet_arrays(case: RawCase, options: ReadOptions, allowed: frozense
     image, label = np.concatenate(images), np.concatenate(labels)
     affine = np.diag([*(options.spacing or (1.0, 1.0, 1.0)), 1.0])
     volume = np.ascontiguousarray(image.transpose(2, 1, 0))
-    return LoadedCase([volume], label.transpose(2, 1, 0), affine, digest_of([volume.tobytes()]))
+    return LoadedCase([volume], label.transpose(2, 1, 0), affine, digest_of([volume]))
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:

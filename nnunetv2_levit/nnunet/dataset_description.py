@@ -39,6 +39,7 @@ def structures_of(description: dict[str, Any]) -> tuple[dict[str, tuple[int, ...
     structures, ignored = {}, None
     for name, value in description["labels"].items():
         values = value if isinstance(value, list | tuple) else [value]
+        values = [int(v) if isinstance(v, str) and v.isdecimal() else v for v in values]  # as nnU-Net reads them
         if not values or not all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in values):
             raise UserError(f"dataset.json gives {name!r} the label {value!r}: labels are whole numbers from 0 on")
         if name == "ignore":

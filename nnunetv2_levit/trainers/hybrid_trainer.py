@@ -19,7 +19,7 @@ from torch import nn
 
 from nnunetv2_levit.any_network import ADAPTER
 from nnunetv2_levit.errors import NonFiniteLossError, UserError
-from nnunetv2_levit.files import write_json
+from nnunetv2_levit.files import read_json, write_json
 from nnunetv2_levit.network_architectures import create
 from nnunetv2_levit.nnunet.checkpoints import newest_checkpoint, trusted_by_environment
 from nnunetv2_levit.nnunet.pretrained_weights import unwrapped
@@ -217,11 +217,17 @@ class HybridTrainer(nnUNetTrainer):
     # training ---------------------------------------------------------------------------------------------------------
 
     def do_split(self) -> tuple[list[str], list[str]]:
-        """nnU-Net's split; where there is none yet it is written whole or not at all, as a kill would else break it."""
+        """nnU-Net's split; where there is none yet it is written whole or not at all, as a kill would else break it.
+
+        Raises:
+            UserError: a fold that is not in ``splits_final.json``; nnU-Net would draw cases at random, patients parted.
+        """
         splits = Path(self.preprocessed_dataset_folder_base) / "splits_final.json"
         if self.fold != "all" and not splits.is_file():
             cases = sorted(self.dataset_class.get_identifiers(self.preprocessed_dataset_folder))
             write_json(splits, generate_crossval_split(cases, seed=12345, n_splits=5), indent=4)
+        if self.fold != "all" and self.fold >= (number := len(read_json(splits, what="the folds of this dataset"))):
+            raise UserError(f"there is no fold {self.fold}: {splits} has the folds 0 to {number - 1}")
         return super().do_split()
 
     def on_train_start(self) -> None:

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import platform
 import re
 import shutil
 import subprocess
@@ -17,6 +19,8 @@ import SimpleITK as sitk
 from nnunetv2_levit import cli
 from nnunetv2_levit.dataset_conversion import acdc
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.files import replaced_at_the_end
 
 
 @pytest.fixture(scope="module")
@@ -255,6 +259,49 @@ def test_patients_with_the_same_images_and_other_labels_share_a_fold(source, raw
             assert len(same & {case.split("_")[0] for case in side}) in (0, 4)
 
 
+def test_a_resaved_copy_is_a_copy(source, raw, capsys):
+    """By shape and values: neither header nor data type of the file count."""
+    copy_patient(source, 11, label_changed=False)
+    for path in (source / "training" / "patient011").glob("*frame??.nii.gz"):
+        image = nibabel.load(path)
+        image.set_data_dtype(np.float32)
+        nibabel.save(nibabel.Nifti1Image(image.get_fdata(), image.affine, image.header), path)
+        rewrite(path, lambda data, header: (header.__setitem__("descrip", b"saved anew"), data)[1])
+    with pytest.raises(SystemExit):
+        convert(source)
+    assert re.search(r"patient011_frame\d+\.nii\.gz is a copy of .*patient003_frame", capsys.readouterr().err)
+
+
+def test_notes_say_what_folds_do_not_keep_apart(source, raw, capsys):
+    convert(source, "--splits", "none")
+    assert "no folds were written, and nnU-Net's own are by case" in capsys.readouterr().out
+    convert(source, "--splits", "levit_unet", "--overwrite")
+    assert "there is fold 0 only" in capsys.readouterr().out
+    convert(source, "--overwrite")
+    said = capsys.readouterr().out
+    assert "no folds" not in said
+    assert "fold 0 only" not in said
+
+
+def test_an_image_for_training_and_testing_is_named(source, raw, capsys):
+    target = source / "testing" / "patient101"
+    target.mkdir(parents=True)
+    for path in patient(source).iterdir():
+        if not path.name.endswith("_gt.nii.gz"):
+            shutil.copy(path, target / path.name.replace("patient003", target.name))
+    convert(source)
+    said = capsys.readouterr().out
+    assert "have the same image, for training and for testing: figures of the test cases will be too good" in said
+    assert "stay in the same fold" not in said
+
+
+def test_the_testing_folder_is_not_taken_for_training(source, raw, capsys):
+    (source / "training").rename(source / "testing")
+    with pytest.raises(SystemExit):
+        convert(source / "testing")
+    assert "holds ACDC's patients for testing" in capsys.readouterr().err
+
+
 def test_an_existing_dataset_is_refused_unless_overwritten(source, raw, capsys):
     convert(source)
     target = raw / "Dataset027_ACDC"
@@ -273,8 +320,12 @@ def test_an_existing_dataset_is_refused_unless_overwritten(source, raw, capsys):
     assert names_in(raw) == ["Dataset027_ACDC"]
 
 
-def test_an_id_taken_by_another_dataset_is_refused(source, raw, capsys):
-    (raw / "Dataset027_Other").mkdir(parents=True)
+@pytest.mark.parametrize("variable", ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"])
+def test_an_id_taken_by_another_dataset_is_refused(variable, source, raw, tmp_path, monkeypatch, capsys):
+    """nnU-Net looks for an id in all its folders and stops where it finds two names."""
+    folder = raw if variable == "nnUNet_raw" else tmp_path / variable
+    monkeypatch.setenv(variable, str(folder))
+    (folder / "Dataset027_Other").mkdir(parents=True)
     with pytest.raises(SystemExit):
         convert(source)
     assert "Dataset027_Other" in capsys.readouterr().err
@@ -324,12 +375,44 @@ def test_a_killed_conversion_leaves_no_dataset_and_the_next_one_clears_up(source
     assert names_in(raw) == ["Dataset027_ACDC"]
 
 
+def test_left_overs_of_this_machine_go_and_those_of_others_stay(tmp_path):
+    """In containers a process has the number of an earlier one; another machine's may be running."""
+    ours, other = f"{platform.node()}-{os.getpid()}-0", f"elsewhere-{os.getpid()}-0"
+    for name in (f".D.partial-{ours}", f".D.partial-{other}", f".D.previous-{ours}"):
+        (tmp_path / name).mkdir()
+    (tmp_path / f".D.previous-{ours}" / "kept").touch()  # killed between the two renames
+    with (
+        pytest.raises(UserError, match="D exists already"),
+        replaced_at_the_end(tmp_path / "D", overwrite=False, advice="remove it"),
+    ):
+        pass
+    assert (tmp_path / "D" / "kept").is_file()
+    with replaced_at_the_end(tmp_path / "D", overwrite=True, advice="remove it"):
+        pass
+    assert set(names_in(tmp_path)) == {f".D.partial-{other}", "D"}
+    assert names_in(tmp_path / "D") == []
+
+
+def test_what_appears_meanwhile_is_not_replaced(tmp_path):
+    def write():
+        with replaced_at_the_end(tmp_path / "D", overwrite=False, advice="remove it"):
+            (tmp_path / "D").mkdir()
+            (tmp_path / "D" / "theirs").touch()
+
+    with pytest.raises(UserError, match="D exists already"):
+        write()
+    assert names_in(tmp_path) == ["D"]
+    assert names_in(tmp_path / "D") == ["theirs"]
+
+
 def test_a_note_warns_of_other_splits_that_nnunet_already_preprocessed(source, raw, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
     folder = tmp_path / "preprocessed" / "Dataset027_ACDC"
     folder.mkdir(parents=True)
     (folder / "splits_final.json").write_text("[]")
     convert(source)
+    assert str(folder / "splits_final.json") in capsys.readouterr().out
+    convert(source, "--splits", "none", "--overwrite")
     assert str(folder / "splits_final.json") in capsys.readouterr().out
 
 

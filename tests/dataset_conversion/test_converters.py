@@ -12,10 +12,13 @@ import pytest
 from PIL import Image
 
 from nnunetv2_levit import cli
+from nnunetv2_levit.dataset_conversion.cases import RawCase, ReadOptions
 from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.converters import CONVERTERS
 from nnunetv2_levit.dataset_conversion.nifti import write_array
+from nnunetv2_levit.dataset_conversion.readers import read_volumes
 from nnunetv2_levit.dataset_conversion.synapse import BTCV_ORGANS, PAPER_ORGANS, TEST_CASES
+from nnunetv2_levit.errors import UserError
 from tests.conftest import SHARED, nnunet_environment, reference_or_skip
 from tests.support.nnunet_programs import plan_and_preprocess
 
@@ -445,6 +448,57 @@ def test_copies_are_refused_or_kept_in_one_fold(source, raw, capsys):
     convert("polyp", source, "--keep-copies")
     for fold in json.loads((dataset(raw)[0] / "splits_final.json").read_text()):
         assert ("1" in fold["val"]) == ("copy" in fold["val"])
+
+
+def test_the_plural_folders_of_other_copies_of_pranets_data(source, raw):
+    write_polyp(source)
+    for part in ("image", "mask"):
+        (source / "TrainDataset" / part).rename(source / "TrainDataset" / f"{part}s")
+    (source / "TestDataset" / "TestDataset").mkdir()
+    convert("polyp", source)
+    _, description, summary = dataset(raw)
+    assert description["numTraining"] == 5
+    assert summary["decisions"]["left_out"] == {
+        str(source / "TestDataset" / "TestDataset"): "none of PraNet's test sets"
+    }
+
+
+def test_one_year_of_isic_at_a_time(source, raw, capsys):
+    write_isic(source)
+    pair = source / "ISBI2016_ISIC_Part1_Test_Data", source / "ISBI2016_ISIC_Part1_Test_GroundTruth"
+    write_picture_pair(pair[0] / "ISIC_9.jpg", pair[1] / "ISIC_9_Segmentation.png", seed=9)
+    convert("isic", source)
+    _, _, summary = dataset(raw)
+    assert "ISIC_9" not in summary["cases"]
+    assert summary["decisions"]["left_out"][str(pair[0])] == "test images of another year"
+    assert any("take each picture for a patient" in note for note in summary["notes"])
+    assert summary["decisions"]["splits"]["source"].startswith("ours: grouped by picture")
+    for part in ("Training_Data", "Training_GroundTruth"):
+        (source / f"ISBI2016_ISIC_Part1_{part}").mkdir()
+    assert "holds several training sets" in refusal(capsys, "isic", source)
+
+
+def test_a_sheared_volume_is_refused(source, raw, capsys):
+    """A qform can't hold it, so that readers would differ."""
+    write_ibsr18(source)
+    path = source / "IBSR_01" / "IBSR_01.nii.gz"
+    image = nibabel.load(path)
+    affine = AFFINE.copy()
+    affine[1, 2] = 0.9
+    affine[:3, 2] *= 3 / np.linalg.norm(affine[:3, 2])  # pixdim stays
+    image.header.set_qform(AFFINE, code=0)
+    image.header.set_sform(affine, code=1)
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), path)
+    assert "is sheared" in refusal(capsys, "ibsr18", source)
+
+
+def test_a_label_of_a_slightly_larger_voxel_is_refused(tmp_path):
+    """By less than 0.01 mm, which is nothing at the origin and a voxel at the other end."""
+    image, label = tmp_path / "image.nii.gz", tmp_path / "label.nii.gz"
+    write_nifti(image, np.zeros((60, 8, 4), np.int16), np.diag([0.5, 0.5, 2, 1]))
+    write_nifti(label, np.zeros((60, 8, 4), np.uint8), np.diag([0.509, 0.5, 2, 1]))
+    with pytest.raises(UserError, match="has spacing"):
+        read_volumes(RawCase("a", (image,), label, patient="a"), ReadOptions(), frozenset({0}))
 
 
 REAL = {"hippocampus": ("msd", 156), "ibsr18": ("ibsr18", 10), "isbi2012": ("isbi2012", 24), "isic_like": ("isic", 5)}

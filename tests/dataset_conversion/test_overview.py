@@ -54,6 +54,24 @@ def test_what_is_far_from_the_others_is_marked():
     }
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e6])
+@pytest.mark.parametrize("factor", [1 / 30, 100])
+def test_volumes_are_outliers_by_their_ratio_whatever_their_unit(unit, factor):
+    rng = np.random.default_rng(0)
+    rows = [
+        {"case": str(i), "spacing_mm": [1.0] * 3, "intensity_1_50_99": [0.0, 1.0, 2.0], "labels": {}} for i in range(20)
+    ]
+    for row in rows:
+        row["labels"] = {"1": unit * 1500 * rng.uniform(0.9, 1.1), "2": unit * 5}
+    rows[4]["labels"]["1"] *= factor
+    del rows[8]["labels"]["2"]
+    mark_outliers(rows, {"liver": [1], "vessel": [2], "tumour": [3]})
+    assert {row["case"]: row["outliers"] for row in rows if row["outliers"]} == {
+        "4": ["liver volume"],
+        "8": ["no vessel"],
+    }
+
+
 def test_regions_are_measured_and_nothing_but_a_thumbnail_is_kept(tmp_path, monkeypatch):
     """BraTS has regions alone; a slice that is a view keeps its whole volume in memory."""
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))

@@ -244,6 +244,8 @@ def test_the_splits_are_written_whole_and_are_nnunets(trainer, root):
     splits.unlink()
     assert nnUNetTrainer.do_split(trainer) == ours
     assert json.loads(splits.read_text()) == written
+    trainer.fold = len(written)  # nnU-Net would draw cases at random, whoever's they are
+    _refuses(trainer.do_split, str(splits), f"there is no fold {trainer.fold}")
 
 
 def test_left_over_partial_files_go_when_a_training_starts(trainer, root, monkeypatch):
