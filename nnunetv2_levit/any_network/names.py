@@ -55,6 +55,11 @@ class NamedNetwork:
         return any(text in repr(self.arguments) for text in ("{image_size}", "{height}", "{width}", "{side}"))
 
     @property
+    def squares_only(self) -> bool:
+        """Whether the network takes one number for both sides of its images."""
+        return "{side}" in repr(self.arguments)
+
+    @property
     def plain_name(self) -> str:
         """The name as a part of a configuration's name."""
         name = self.name.rpartition(":")[2] if is_importable_path(self.name) else self.name

@@ -72,10 +72,13 @@ class NetworkOfAnySize:
     Args:
         build: from (height, width) to the network.
         takes_image_size: build anew for each size.
+        squares_only: it can be built for squares alone.
     """
 
-    def __init__(self, build: Callable[[Grid], nn.Module], *, takes_image_size: bool) -> None:
-        self._build, self._takes_image_size = build, takes_image_size
+    def __init__(
+        self, build: Callable[[Grid], nn.Module], *, takes_image_size: bool, squares_only: bool = False
+    ) -> None:
+        self._build, self._takes_image_size, self.squares_only = build, takes_image_size, squares_only
         self._kept: tuple[Grid, nn.Module] | None = None
 
     def __call__(self, size: Grid) -> nn.Module:

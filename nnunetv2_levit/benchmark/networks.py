@@ -89,6 +89,7 @@ def _within_adapter(
     built = NetworkOfAnySize(
         lambda size: network.build(channels=in_channels, classes=num_classes, image_size=size),
         takes_image_size=network.takes_image_size,
+        squares_only=network.squares_only,
     )
     found = find_adaptation(built, channels=in_channels, classes=num_classes, sizes=(patch_size,))
     torch.manual_seed(0)

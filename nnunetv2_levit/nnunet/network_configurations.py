@@ -195,6 +195,7 @@ def add_network_configuration(
     built = NetworkOfAnySize(
         lambda size: named.build(channels=channels, classes=classes, image_size=size),
         takes_image_size=named.takes_image_size,
+        squares_only=named.squares_only,
     )
     adaptation = find_adaptation(built, channels=channels, classes=classes, sizes=(patch,))
     bare = built(adaptation.padded(patch))

@@ -182,3 +182,67 @@ def test_what_no_padding_mends_is_refused():
     network = NetworkOfAnySize(lambda _: nets.QuarterResolution(1, 4), takes_image_size=False)
     with pytest.raises(UserError, match="images of 256x256 give 4x64x64"):
         find_adaptation(network)
+
+
+# what is built for an image size, the patch, what the adapter has to do
+OF_ONE_SIZE = {
+    "the patch itself": (lambda _: nets.FixedSize(1, 4, (96, 96)), (96, 96), (1, 1)),
+    "any square": (lambda size: nets.SquareSide(1, 4, side_of(size)), (40, 40), (1, 1)),
+    "squares of multiples of 16": (lambda size: nets.SquareSide(1, 4, sixteenth(side_of(size))), (40, 40), (16, 1)),
+}
+
+
+def side_of(size):
+    if size[0] != size[1]:
+        raise UserError(f"{size[0]}x{size[1]} is no square")
+    return size[0]
+
+
+def sixteenth(side):
+    if side % 16:
+        raise UserError(f"{side} is no multiple of 16")
+    return side
+
+
+@pytest.mark.parametrize("case", OF_ONE_SIZE)
+def test_networks_that_run_for_the_patch_or_for_squares_alone(case):
+    build, patch, needs = OF_ONE_SIZE[case]
+    fixed = case == "the patch itself"
+    network = NetworkOfAnySize(build, takes_image_size=not fixed, squares_only=not fixed)
+    found = find_adaptation(network, sizes=(patch,))
+    assert (found.size_multiple, found.smallest_size, found.squares_only) == (*needs, not fixed)
+    if not fixed:
+        with pytest.raises(UserError, match="is no square"):
+            find_adaptation(network, sizes=((40, 56),))
+
+
+class Modes(nets.Good):
+    """Returns its outputs by two functions of the logits, one for training and one for evaluation."""
+
+    def __init__(self, training, evaluation):
+        super().__init__(1, 4)
+        self.modes = {True: training, False: evaluation}
+
+    def forward(self, images):
+        return self.modes[self.training](super().forward(images))
+
+
+HALF = nn.AvgPool2d(2)
+# training, evaluation, the output that the adapter takes or words of the refusal
+MODES = {
+    "lists and a tensor": (lambda x: [HALF(x), x], lambda x: x, 1),
+    "a tensor and a tuple": (lambda x: x, lambda x: (x, HALF(x)), 0),
+    "coarse in evaluation": (lambda x: x, HALF, "give 4x128x128 in evaluation"),
+    "another place": (lambda x: [HALF(x), x], lambda x: [x], "another output in evaluation"),
+}
+
+
+@pytest.mark.parametrize("case", MODES)
+def test_training_and_evaluation_both_give_the_logits(case):
+    training, evaluation, expected = MODES[case]
+    network = NetworkOfAnySize(lambda _: Modes(training, evaluation), takes_image_size=False)
+    if isinstance(expected, int):
+        assert find_adaptation(network, sizes=((64, 64),)).output == expected
+        return
+    with pytest.raises(UserError, match=expected):
+        find_adaptation(network, sizes=((256, 256),))

@@ -271,3 +271,38 @@ class PoolsToOnePixel(Good):
     def forward(self, images):
         features = self.features(images)
         return self.head(features + self.norm(F.adaptive_avg_pool2d(features, 1)))
+
+
+class SquareSide(Good):
+    """Takes one number for the side of its images, as many vision transformers do."""
+
+    def __init__(self, in_channels, num_classes, img_size: int = 224):
+        super().__init__(in_channels, num_classes)
+        self.position = nn.Parameter(torch.zeros(8, img_size, img_size))
+
+    def forward(self, images):
+        return self.head(self.features(images) + self.position)
+
+
+class TupleInEvaluation(Good):
+    """Returns a tensor in training, and features beside the logits in evaluation."""
+
+    def forward(self, images):
+        features = self.features(images)
+        return self.head(features) if self.training else (features, self.head(features))
+
+
+class FailsInEvaluation(Good):
+    """Runs in training alone."""
+
+    def forward(self, images):
+        return self.head(self.features(images) if self.training else None)
+
+
+class FailsOnNumbers(Good):
+    """Fails in evaluation of an image that is not zero, which shapes do not tell."""
+
+    def forward(self, images):
+        if not self.training and images.abs().sum() > 0:
+            raise RuntimeError("no such image was seen")
+        return super().forward(images)

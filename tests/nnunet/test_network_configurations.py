@@ -160,6 +160,11 @@ FAULTS = {
     "no such network": (("--network", "unet"), ("no network 'unet'",)),
     "no such package": (("--network", "nowhere.x:Net"), ("needs the package nowhere",)),
     "no logits of full resolution": (("--network", f"{MODULE}:QuarterResolution"), ("give 3x",)),
+    "a rectangle for squares": (
+        ("--network", f"{MODULE}:SquareSide", "--patch", "64", "96"),
+        ("64x96 is no square: choose a square patch",),
+    ),
+    "a failure in evaluation": (("--network", f"{MODULE}:FailsInEvaluation"), ("in evaluation",)),
     "a batch and a memory": (
         ("--network", f"{MODULE}:Good", "--batch", "4", "--gpu-memory", "8"),
         ("leave one of them out",),
