@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from nnunetv2_levit.any_network.adaptation import SIZES, Adaptation, find_adaptation
+from nnunetv2_levit.any_network.adaptation import Adaptation, find_adaptation, usual_sizes
 from nnunetv2_levit.any_network.names import NamedNetwork, find_network, locate_class
 from nnunetv2_levit.any_network.nnunet_class import why_not_direct
 from nnunetv2_levit.any_network.shapes import NetworkOfAnySize, output_shapes
+from nnunetv2_levit.benchmark.networks import check_patch
 from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.network_architectures import REGISTRY
 from nnunetv2_levit.network_architectures.layers.grids import Grid
-from nnunetv2_levit.network_check.cost import cost_beside_nnunet
+from nnunetv2_levit.network_check.cost import REFERENCE, cost_beside_nnunet
 from nnunetv2_levit.network_check.rule import BrokenRuleError, NotCheckedError, RemarkError, Rule
 from nnunetv2_levit.network_check.rules import COMPARING, RULES
 from nnunetv2_levit.network_check.subject import CLASSES, SIZE, Subject
@@ -23,6 +24,7 @@ LARGE: Grid = (256, 256)
 KEPT, ADAPTED, REMARK, BROKEN, NOT_CHECKED = "kept", "adapter", "remark", "broken", "not checked"
 NAMES = ("constructor", "sizes", *RULES)
 COST = "cost"
+MODES = "in training and in evaluation"
 
 
 def _row(rule: str, status: str, said: str, remedy: str | None = None) -> dict[str, Any]:
@@ -40,19 +42,19 @@ def _constructor(network: NamedNetwork) -> dict[str, Any]:
 
 
 def _sizes(adaptation: Adaptation) -> dict[str, Any]:
-    tried = f"{len(SIZES) - len(adaptation.not_tried)} sizes from 32x32 to 1024x1024"
+    sizes = len(usual_sizes(squares_only=adaptation.squares_only))
+    tried = f"{sizes - len(adaptation.not_tried)} sizes from 32x32 to 1024x1024"
     if adaptation.not_tried:
-        tried = f"{len(SIZES) - len(adaptation.not_tried)} sizes up to 256x256, as its shapes depend on numbers"
+        tried = f"{sizes - len(adaptation.not_tried)} sizes up to 256x256, as its shapes depend on numbers"
     reasons = adaptation.reasons()
-    if not reasons:
-        return _row("sizes", KEPT, tried)
-    said = f"the adapter {' and '.join(reasons)}"
+    said = f"the adapter {' and '.join(reasons)}" if reasons else tried
     if adaptation.failures:
         size, failure = next(iter(adaptation.failures.items()))
-        said += (
-            f"; {len(adaptation.failures)} of {len(SIZES)} sizes fail without, {size[0]}x{size[1]} first ({failure})"
-        )
-    return _row("sizes", ADAPTED, said)
+        said += f"; {len(adaptation.failures)} of {sizes} sizes fail without, {size[0]}x{size[1]} first ({failure})"
+    if adaptation.squares_only:
+        remedy = "configure it with a square --patch, or let it take (height, width)"
+        return _row("sizes", REMARK, f"square patches only; {said}", remedy)
+    return _row("sizes", ADAPTED if reasons else KEPT, said)
 
 
 def _checked(name: str, rule: Rule, subject: Subject) -> dict[str, Any]:
@@ -65,7 +67,11 @@ def _checked(name: str, rule: Rule, subject: Subject) -> dict[str, Any]:
     except NotCheckedError as reason:
         return _row(name, NOT_CHECKED, str(reason))
     except Exception as error:  # a foreign network may raise anything
-        return _row(name, BROKEN, f"it fails ({type(error).__name__}: {last_line(error)[:200]})", "mend forward")
+        return _row(name, BROKEN, _failure(error), "mend forward")
+
+
+def _failure(error: Exception) -> str:
+    return f"it fails ({type(error).__name__}: {last_line(error)[:200]})"
 
 
 def _broken(rows: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -73,16 +79,19 @@ def _broken(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def _nothing_runs(network: NamedNetwork, said: str) -> list[dict[str, Any]]:
-    """Rows of a network that gives no logits for images of one channel: it may have been made for another number."""
+    """Rows of a network that no adapter helps: where it gives logits at all, but not for images of one channel, it was
+    made for another number of them."""
     first = "sizes"
-    broken = _row(first, BROKEN, said, "let forward return logits as large as the image, of any size")
-    for channels in (3, 2, 4):
+    broken = _row(first, BROKEN, said, f"let forward return logits as large as the image, of any size, {MODES}")
+    for channels in (1, 3, 2, 4):
         try:
             built = network.build(channels=channels, classes=CLASSES, image_size=LARGE)
             shapes = output_shapes(built, (2, channels, *LARGE))
         except Exception:  # a foreign network may raise anything
             continue
         if (2, CLASSES, *LARGE) in shapes.values():
+            if channels == 1:
+                break
             first = "channels and classes"
             remedy = "hand the number of channels to the first layer"
             broken = _row(first, BROKEN, f"images of {channels} channels alone give logits: {said}", remedy)
@@ -122,13 +131,16 @@ def check_network(
         ``remedy``, ``adapter`` (what it has to do) and ``cost``.
 
     Raises:
-        UserError: the network can't be found, built or run at all.
+        UserError: the network can't be found or built, a rule to skip is unknown, or nnU-Net would not plan the patch.
     """
     _check_skipped(skip)
+    if COST not in skip:
+        check_patch(REFERENCE, patch_size)
     network = find_network(name, settings)
     built = NetworkOfAnySize(
         lambda size: network.build(channels=1, classes=CLASSES, image_size=size),
         takes_image_size=network.takes_image_size,
+        squares_only=network.squares_only,
     )
     with tqdm(total=len(NAMES) + 1, desc="checking", leave=False, disable=not progress) as bar:
         built(SIZE if not network.takes_image_size else LARGE)  # whether it can be built is known first
@@ -153,7 +165,10 @@ def check_network(
                     rows.append(_checked(rule_name, rule, subject))
             if COST not in skip:
                 bar.set_postfix_str(COST)
-                cost = cost_beside_nnunet(subject, patch_size)
+                try:
+                    cost = cost_beside_nnunet(subject, patch_size)
+                except Exception as error:  # a foreign network may raise anything, and what was checked counts
+                    rows.append(_row(COST, NOT_CHECKED, _failure(error)))
     return {
         "kind": "network_check",
         "network": name,
@@ -179,10 +194,13 @@ def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
         ]
         gib = entry["training_gib"]
         memory = "not counted" if gib is None else f"{gib * 1024:.0f} MiB counted"
-        size = f"{entry['parameters'] / 1e6:.1f} M parameters, {entry['gmac_per_image']:.1f} GMAC"
+        gmac = entry["gmac_per_image"]
+        work = "multiply-adds not counted" if gmac is None else f"{gmac:.1f} GMAC"
+        size = f"{entry['parameters'] / 1e6:.1f} M parameters, {work}"
+        timed = ", ".join(times) or "no time"
         lines.append(
-            f"{COST:<12}{entry['network']}: {size} and {', '.join(times)} an image of {patch} on this CPU; a training "
-            f"step of batch {cost['batch_size']} on a GPU: {memory}"
+            f"{COST:<12}{entry['network']}: {size} and {timed} an image of {patch} on this CPU; a training step of batch "
+            f"{cost['batch_size']} on a GPU: {memory}"
         )
     return lines
 

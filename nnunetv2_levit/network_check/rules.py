@@ -124,8 +124,9 @@ def gradients(subject: Subject) -> str:
 
 def half_precision(subject: Subject) -> str:
     """fp16 and bf16 autocast stay finite at large inputs, in training and evaluation."""
-    large = LARGE_VALUES * images(2, image_size=SMALL)
-    network = calibrated(subject.build(image_size=SMALL), large)
+    size = subject.fitting(SMALL)
+    large = LARGE_VALUES * images(2, image_size=size)
+    network = calibrated(subject.build(image_size=size), large)
     for dtype in (torch.float16, torch.bfloat16):
         for train in (True, False):
             with torch.autocast("cpu", dtype=dtype), torch.no_grad():
@@ -166,7 +167,7 @@ def pretrained_weights(subject: Subject) -> str:
     try:
         heads = _with_another_shape(network, subject.build(classes=CLASSES + 1))
         resized = hasattr(network, "adapt_state_dict")  # by this package's loader of -pretrained_weights
-        tables = [] if resized else _with_another_shape(network, subject.build(image_size=OTHER_SIZE))
+        tables = [] if resized else _with_another_shape(network, subject.build(image_size=subject.fitting(OTHER_SIZE)))
     except Exception as error:  # another rule says so
         raise NotCheckedError("it can't be built for other classes and sizes") from error
     if not heads:

@@ -53,6 +53,10 @@ class Subject:
             deep_supervision=deep_supervision,
         )
 
+    def fitting(self, size: Grid) -> Grid:
+        """The size, or for a network of square images alone the square of its longer side."""
+        return (max(size), max(size)) if self.adaptation.squares_only else size
+
     @property
     def is_direct(self) -> bool:
         """Whether plans name the class itself, for patches that fit."""

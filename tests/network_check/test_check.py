@@ -8,7 +8,10 @@ import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
 from nnunetv2_levit.any_network.adapter import AdaptedNetwork
-from nnunetv2_levit.network_check.check import check_network
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.network_check import check as check_module
+from nnunetv2_levit.network_check.check import check_network, check_text
+from nnunetv2_levit.network_check.rules import RULES
 from tests.network_check import broken_networks
 from tests.support.faults import run
 
@@ -40,6 +43,7 @@ BROKEN = [
     ("DropsAlways", "repeatable", "nn.Dropout"),
     ("QuarterResolution", "sizes", "4x64x64"),
     ("NormWithActivation", "several GPUs", "SyncBatchNorm"),
+    ("FailsInEvaluation", "sizes", "in evaluation"),
 ]
 
 
@@ -61,6 +65,7 @@ CURED = [
     ("MultiplesOf16", "sizes", ["pads to multiples of 16"]),
     ("ListOfOutputs", "sizes", ["takes output 1"]),
     ("HeadsOfTrainingAlone", "constructor", []),
+    ("TupleInEvaluation", "sizes", ["takes output 1"]),
 ]
 
 
@@ -77,6 +82,7 @@ REMARKS = [
     ("Good", "pretrained weights", "network.head.weight has no .seg_layers. in its name"),
     ("SizedTable", "pretrained weights", "network.table depends on the patch size"),
     ("Lambda", "copies", "pickling fails"),
+    ("SquareSide", "sizes", "square patches only"),
 ]
 
 
@@ -141,6 +147,25 @@ def test_a_good_network_and_its_cost(capsys):
     assert len([line for line in lines if line.startswith(("kept", "adapter"))]) == 14
     assert len([line for line in lines if line.startswith("cost")]) == 2
     assert "all rules are kept through the adapter" in lines[-1]
+
+
+def test_an_impossible_patch_is_known_before_anything_is_built(monkeypatch):
+    monkeypatch.setattr(check_module, "find_network", None)
+    with pytest.raises(UserError, match="112x112"):
+        check_network(f"{MODULE}:Good", patch_size=(100, 100))
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "said"),
+    [
+        ("FailsOnNumbers", (32, 32), "FailsOnNumbers: 0.0 M parameters, multiply-adds not counted and "),
+        ("SquareSide", (32, 64), "cost         it fails (UserError: the network takes one number"),
+    ],
+)
+def test_a_cost_that_can_not_be_measured_leaves_the_rules(name, patch, said):
+    result = check_network(f"{MODULE}:{name}", skip=tuple(RULES), patch_size=patch)
+    assert statuses(result)["constructor"] == "adapter"
+    assert said in check_text(result)
 
 
 def test_exit_codes_and_json(capsys, tmp_path):
