@@ -1,5 +1,6 @@
 """Configurations whose architecture is any 2D network: what ``configure --network`` writes into a plans file."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,13 +126,15 @@ def _adapted(network: NamedNetwork, adaptation: Adaptation, bare: nn.Module, pat
 
 def _largest_batch(plans: Mapping[str, Any], dataset: Mapping[str, Any], patch_size: Grid) -> int:
     """The batch that nnU-Net's planner would not exceed, whatever the memory."""
-    volume = plans["configurations"].get("3d_fullres", {}).get("median_image_size_in_voxels")
+    planned = plans["configurations"]
+    name, axes = ("3d_fullres", 3) if "3d_fullres" in planned else ("2d", 2)  # which pictures have alone
+    median = planned.get(name, {}).get("median_image_size_in_voxels")
     cases = dataset.get("numTraining")
-    if not isinstance(volume, list) or len(volume) != 3 or not isinstance(cases, int):
+    if not isinstance(median, list) or len(median) != axes or not isinstance(cases, int):
         return MAX_BATCH_SIZE
-    if not all(isinstance(side, int | float) for side in volume):
+    if not all(isinstance(side, int | float) for side in median):
         return MAX_BATCH_SIZE
-    voxels = cases * float(volume[0]) * float(volume[1]) * float(volume[2])
+    voxels = cases * math.prod(float(side) for side in median)
     pixels = patch_size[0] * patch_size[1]
     return max(MIN_BATCH_SIZE, min(MAX_BATCH_SIZE, round(SHARE_OF_DATASET * voxels / pixels)))
 

@@ -153,6 +153,15 @@ def test_the_batch_follows_from_the_memory(capsys, plans_file):
     assert snapshot(plans_file.parent) == before
 
 
+def test_no_batch_of_pictures_holds_more_than_five_percent_of_them(capsys, plans_file):
+    plans = json.loads(plans_file.read_text())
+    del plans["configurations"]["3d_fullres"]
+    plans["configurations"]["2d"]["median_image_size_in_voxels"] = [320.0, 256.0]
+    plans_file.write_text(json.dumps(plans))
+    _, _, entry = configured(capsys, plans_file, "--network", f"{MODULE}:Good", "--gpu-memory", "24")
+    assert entry["batch_size"] == 10  # 10 x 320 x 256 / 64 / 64 / 20
+
+
 # flags, words of the sentence
 FAULTS = {
     "nothing to do": ((), ("--patch, --network or both",)),
