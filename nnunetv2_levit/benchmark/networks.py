@@ -13,7 +13,7 @@ from nnunetv2_levit.any_network.adapter import AdaptedNetwork
 from nnunetv2_levit.any_network.names import find_network
 from nnunetv2_levit.any_network.shapes import NetworkOfAnySize
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE, REGISTRY, create
+from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE, create, list_networks
 from nnunetv2_levit.network_architectures.layers.grids import Grid
 
 # what nnU-Net's ExperimentPlanner and nnUNetPlannerResEncM set for 2D configurations
@@ -27,7 +27,7 @@ REFERENCES = ("nnunet_plain", "nnunet_resenc_m")
 
 def measurable() -> tuple[str, ...]:
     """Names of all networks that can be measured: nnU-Net's own, then the registered ones."""
-    return (*REFERENCES, *REGISTRY)
+    return (*REFERENCES, *list_networks())
 
 
 def check_patch(name: str, patch_size: tuple[int, int], settings: Mapping[str, Any] | None = None) -> None:
@@ -126,7 +126,7 @@ def build(
     torch.manual_seed(0)
     if name in REFERENCES:
         return nnunet_network(name, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
-    if name not in REGISTRY:
+    if name not in list_networks():
         return _within_adapter(name, settings, in_channels=in_channels, num_classes=num_classes, patch_size=patch_size)
     if settings:
         network = find_network(name, settings)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_levit import network_architectures
+from nnunetv2_levit.benchmark.networks import build, measurable
 from nnunetv2_levit.network_architectures import entry_points
 from nnunetv2_levit.nnunet import network_classes
 from nnunetv2_levit.trainers import naming
@@ -59,6 +60,12 @@ def test_a_trainer_of_another_package_is_known_by_name(declared, monkeypatch):
     network_classes.check_network_classes(
         {"configurations": {"2d": {"architecture": {"network_class_name": f"{HERE}.Toy"}}}}, "plans.json"
     )
+
+
+def test_a_network_of_another_package_is_benchmarked(declared):
+    declared(NETWORKS=f"{HERE}:FAMILY")
+    assert "toy_small" in measurable()
+    assert type(build("toy_small", in_channels=1, num_classes=3, patch_size=(32, 48))).__name__ == "Toy"
 
 
 @pytest.mark.parametrize(
