@@ -26,6 +26,11 @@ class TrainingStoppedError(Exception):
 _HANDED_ON = re.compile(rf"^{re.escape(__name__)}\.(\w+): (.+)\s*\Z", re.MULTILINE)
 
 
+def first_line(error: BaseException) -> str:
+    """The error's first line that says something; its type where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def last_line(error: BaseException) -> str:
     """The error's last line that says something; its type where it says nothing."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -3,21 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2_levit.analysis.transformer_blocks import TransformerBlock
-
-
-def _multiply_adds(network: nn.Module, image: Tensor) -> dict[str, int]:
-    """Multiply-adds of one forward pass by the module's name; "" is the whole network."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(image[None])
-    counts = {name: sum(operators.values()) // 2 for name, operators in counter.get_flop_counts().items()}
-    root = type(network).__name__
-    named = {name.removeprefix(f"{root}."): count for name, count in counts.items() if name.startswith(f"{root}.")}
-    return {**named, "": counter.get_total_flops() // 2}
+from nnunetv2_levit.benchmark.measure import multiply_adds_of_modules
 
 
 def transformer_share(network: nn.Module, blocks: Sequence[TransformerBlock], image: Tensor) -> dict[str, Any]:
@@ -27,7 +16,7 @@ def transformer_share(network: nn.Module, blocks: Sequence[TransformerBlock], im
     A PI block of UNet-2022 counts as a whole, with its convolutions.
     """
     attention = {id(block): next(n for n, m in network.named_modules() if m is block.attention) for block in blocks}
-    operations = _multiply_adds(network, image)
+    operations = multiply_adds_of_modules(network, image[None])
     numbers = {
         "parameters": {
             "network": sum(p.numel() for p in network.parameters()),

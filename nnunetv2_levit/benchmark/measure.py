@@ -15,16 +15,28 @@ from nnunetv2_levit.benchmark.steps import MODES, Step, make_step
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.inference.batching import is_out_of_memory, release_cached_memory
+from nnunetv2_levit.inference.onnx_backend import require_onnx
 
 MOST_IMAGES, MOST_REPETITIONS, MOST_CLASSES = 4096, 100_000, 1024
 MEASURED_MEMORY = ("inference", "training")
 
 
-def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
-    """Multiply-adds of one forward pass: convolutions, matrix products and attention, in the form that is computed."""
+def multiply_adds_of_modules(network: nn.Module, images: torch.Tensor) -> dict[str, int]:
+    """Multiply-adds of one forward pass by the module's name; "" is the whole network.
+
+    Counted are convolutions, matrix products and attention, in the form that is computed.
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images)
-    return counter.get_total_flops() // 2
+    counts = {name: sum(operators.values()) // 2 for name, operators in counter.get_flop_counts().items()}
+    root = f"{type(network).__name__}."
+    named = {name.removeprefix(root): count for name, count in counts.items() if name.startswith(root)}
+    return {**named, "": counter.get_total_flops() // 2}
+
+
+def multiply_adds(network: nn.Module, images: torch.Tensor) -> int:
+    """Multiply-adds of one forward pass of the whole network: see `multiply_adds_of_modules`."""
+    return multiply_adds_of_modules(network, images)[""]
 
 
 def _settings_of(name: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -76,14 +88,19 @@ def _check(
     for mode in modes:
         if mode not in MODES:
             raise UserError(f"mode {mode!r} is unknown: choose from {', '.join(MODES)}")
-    if "onnx" in modes and device != "cpu":
-        raise UserError("mode onnx is measured on the CPU: use --device cpu, or leave it out")
+    if "onnx" in modes:
+        if device != "cpu":
+            raise UserError("mode onnx is measured on the CPU: use --device cpu, or leave it out")
+        require_onnx()
 
 
-def _why_not(step: Step) -> str | None:
-    """Why a step can't be measured, after trying it once; None where it can."""
+def _tried(network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int) -> Step | str:
+    """A step that was tried once, or why it can't be measured."""
     try:
+        step = make_step(network, mode, images=images, num_classes=num_classes)
         step()
+    except UserError as error:  # it can't be exported
+        return str(error)
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -92,7 +109,7 @@ def _why_not(step: Step) -> str | None:
         if not is_out_of_memory(error):
             raise
         return "out of memory"
-    return None
+    return step
 
 
 def _images(shape: tuple[int, ...], device: str) -> torch.Tensor:
@@ -123,7 +140,8 @@ def run(
     ``settings`` are arguments of the constructor of the one network that is not nnU-Net's own.
 
     ``seconds_per_image`` of a row has a number for each mode: medians over rounds in which the networks take turns; or
-    None, and the reason in ``not_measured``, where memory does not suffice or an image is too small to train on alone.
+    None, and the reason in ``not_measured``, where memory does not suffice, an image is too small to train on alone, or
+    a network can't be exported to ONNX.
 
     Raises:
         UserError: an unknown network or mode, an impossible patch or batch size, or no such device.
@@ -159,15 +177,14 @@ def run(
         for mode in modes:
             steps = {}
             for name in networks:
-                step = make_step(new(name, patch).to(device), mode, images=images, num_classes=num_classes)
-                if reason := _why_not(step):
-                    reasons[name][mode] = reason
+                tried = _tried(new(name, patch).to(device), mode, images=images, num_classes=num_classes)
+                if isinstance(tried, str):
+                    reasons[name][mode] = tried
                     if progress:
-                        tqdm.write(f"{name}, {mode}, batch {batch} of {patch[0]}x{patch[1]} not measured: {reason}")
-                    del step
+                        tqdm.write(f"{name}, {mode}, batch {batch} of {patch[0]}x{patch[1]} not measured: {tried}")
                     release_cached_memory(images.device)
                 else:
-                    steps[name] = step
+                    steps[name] = tried
             for name, value in interleaved(steps, repetitions=repetitions, text=mode, progress=progress).items():
                 seconds[name][mode] = value / batch
             del steps

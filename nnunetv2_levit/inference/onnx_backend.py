@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.errors import UserError, first_line
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 
 
@@ -20,6 +20,7 @@ def require_onnx() -> None:
 
 
 NEARLY_ZERO = 1e-30
+EXPORTABLE = "let its forward have no branch on a tensor's values, and sizes as numbers that tracing knows"
 
 
 def _pad_with_nearly_zero(network: nn.Module) -> None:
@@ -38,7 +39,7 @@ def to_onnx(network: nn.Module, *, in_channels: int, image_size: tuple[int, int]
     Batch norm is folded. Height and width are fixed, because the networks' token grids are.
 
     Raises:
-        UserError: onnx or onnxscript is not installed.
+        UserError: onnx or onnxscript is not installed, or the network can't be exported.
     """
     require_onnx()
     folded = fold_batch_norm(network).cpu().float()
@@ -59,6 +60,11 @@ def to_onnx(network: nn.Module, *, in_channels: int, image_size: tuple[int, int]
                 dynamo=True,
                 verbose=False,
             )
+    except Exception as error:  # torch's exporter and a foreign network may raise anything
+        cause = error.__cause__ or error  # torch's own first line is advice to its developers
+        raise UserError(
+            f"the network can't be exported to ONNX ({type(cause).__name__}: {first_line(cause)[:120]}): {EXPORTABLE}"
+        ) from error
     finally:
         logger.setLevel(level)
     assert program is not None  # as dynamo=True

@@ -199,8 +199,8 @@ def _cost_lines(cost: Mapping[str, Any]) -> list[str]:
         size = f"{entry['parameters'] / 1e6:.1f} M parameters, {work}"
         timed = ", ".join(times) or "no time"
         lines.append(
-            f"{COST:<12}{entry['network']}: {size} and {timed} an image of {patch} on this CPU; a training step of batch "
-            f"{cost['batch_size']} on a GPU: {memory}"
+            f"{COST:<12}{entry['network']}: {size} and {timed} an image of {patch} on this CPU; a training step of "
+            f"batch {cost['batch_size']} on a GPU: {memory}"
         )
     return lines
 

@@ -82,8 +82,8 @@ def compiled(subject: Subject) -> str:
 
 def onnx(subject: Subject) -> str:
     """The export to ONNX keeps the function."""
-    from nnunetv2_levit.errors import UserError
-    from nnunetv2_levit.inference.onnx_backend import OnnxBackend, require_onnx, to_onnx
+    from nnunetv2_levit.errors import UserError, first_line
+    from nnunetv2_levit.inference.onnx_backend import EXPORTABLE, OnnxBackend, require_onnx, to_onnx
 
     try:
         require_onnx()
@@ -91,14 +91,15 @@ def onnx(subject: Subject) -> str:
         raise NotCheckedError(str(error)) from error
     network = calibrated(randomised(subject.build()), images(4, seed=3)).eval()
     batch = images(2)
-    remedy = "no branch on a tensor's values, and sizes as numbers that tracing knows"
     try:
         result = OnnxBackend(to_onnx(network, in_channels=1, image_size=(batch.shape[2], batch.shape[3])))(batch)
-    except Exception as error:
-        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        raise BrokenRuleError(f"the export fails ({type(error).__name__}: {lines[0][:120]})", remedy) from error
+    except UserError as error:
+        raise BrokenRuleError(str(error).removesuffix(f": {EXPORTABLE}"), EXPORTABLE) from error
+    except Exception as error:  # ONNX Runtime's
+        said = f"the exported model fails ({type(error).__name__}: {first_line(error)[:120]})"
+        raise BrokenRuleError(said, EXPORTABLE) from error
     with torch.no_grad():
         expected = network(batch)
     if not close(result, expected):
-        raise BrokenRuleError("ONNX Runtime gives other logits than torch", remedy)
+        raise BrokenRuleError("ONNX Runtime gives other logits than torch", EXPORTABLE)
     return "ONNX Runtime gives torch's logits"

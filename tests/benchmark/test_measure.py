@@ -84,6 +84,22 @@ def test_what_can_not_be_measured_is_said_and_the_rest_is_measured(tmp_path, mon
     assert out.with_suffix(".png").is_file()
 
 
+def test_a_network_that_can_not_be_exported_leaves_the_others(monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr("torch.onnx.export", _export_fails)
+    name = "tests.network_check.broken_networks:BranchesOnValues"
+    result = measure.run(
+        networks=[name], patch_sizes=[(32, 32)], modes=["inference", "onnx"], repetitions=1, memory=False
+    )
+    (row,) = result["rows"]
+    assert row["seconds_per_image"]["inference"] > 0
+    assert "can't be exported to ONNX (ValueError: data-dependent)" in row["not_measured"]["onnx"]
+
+
+def _export_fails(*_, **__):
+    raise RuntimeError("Failed to export the model\nadvice") from ValueError("data-dependent\nmore")
+
+
 @pytest.mark.slow
 def test_training_takes_more_memory_than_inference():
     peak = {

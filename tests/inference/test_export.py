@@ -16,6 +16,7 @@ from nnunetv2_levit.network_architectures import FAMILIES
 from nnunetv2_levit.trainers import LeViTUNetTrainer_128s
 from tests.inference.model_folders import write_case, write_model_folder
 from tests.network_architectures.test_contract import build, randomise
+from tests.network_check.broken_networks import BranchesOnValues
 
 
 # Two blocks a stage (the second has the shifted windows, where there are any), as the exporter takes its time for each.
@@ -35,6 +36,12 @@ def test_one_network_of_each_family_is_the_same_in_onnx_runtime(name):
         torch.testing.assert_close(backend(x), expected, rtol=0, atol=1e-4 * max(1, expected.abs().max().item()))
     with pytest.raises(UserError, match=r"\(N, 1, 32, 48\) and got \(1, 1, 48, 32\)"):
         backend(torch.zeros(1, 1, 48, 32))
+
+
+def test_what_torch_can_not_export_is_one_sentence():
+    with pytest.raises(UserError, match=r"exported to ONNX \(.*data-dependent.*\): let its forward have no") as said:
+        to_onnx(BranchesOnValues(1, 2), in_channels=1, image_size=(32, 32))
+    assert "\n" not in str(said.value)
 
 
 def test_zeros_before_a_max_pool_count():
