@@ -4,6 +4,7 @@ A case is computed slice by slice. The network without a knock-out comes first, 
 taken from it (`knockout.ReusedParts`), so that a knock-out of the last block costs little more than the decoder.
 """
 
+import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from itertools import count
@@ -30,6 +31,7 @@ from nnunetv2_levit.image_files import differing_geometry, read_images, read_lab
 from nnunetv2_levit.inference.case_files import Case, cases_for
 from nnunetv2_levit.nnunet.dataset_description import allowed_labels
 from nnunetv2_levit.nnunet.environment import nnunet_folder
+from nnunetv2_levit.nnunet.model_folder import FINAL_CHECKPOINT, checkpoint_flags
 
 BASELINE = "baseline"
 METRICS = ("dice", "hd95")
@@ -132,10 +134,14 @@ def check_margin(margin: float) -> None:
 
 def check_labels(model: AnalysedModel, cases: Sequence[Case], labels: Path) -> None:
     """Raise a UserError where a case has no label file."""
-    ending = model.trained.dataset["file_ending"]
-    missing = [case.name for case in cases if not (labels / f"{case.name}{ending}").is_file()]
+    files = [_label_file(model, case, labels) for case in cases]
+    missing = [file.name for file in files if not file.is_file()]
     if missing:
-        raise UserError(f"{labels} lacks the labels of {len(missing)} cases, such as {missing[0]}{ending}")
+        raise UserError(f"{labels} lacks the labels of {len(missing)} cases, such as {missing[0]}")
+
+
+def _label_file(model: AnalysedModel, case: Case, labels: Path) -> Path:
+    return labels / f"{case.name}{model.trained.dataset['file_ending']}"
 
 
 def _case_results(
@@ -146,13 +152,12 @@ def _case_results(
     trained = model.trained
     reader = trained.plans.image_reader_writer_class()
     image, found = read_images(case.channels, reader)
-    path = labels / f"{case.name}{trained.dataset['file_ending']}"
+    case.check_channels(len(image), trained.in_channels)
+    path = _label_file(model, case, labels)
     truth, theirs = read_label_file(path, reader, allowed=allowed_labels(trained.dataset))
     different = differing_geometry((image.shape[1:], found), (truth.shape, theirs))
     if different is not None:
         raise UserError(f"{path} is not aligned with {case.channels[0]}: they differ in {different[0]}")
-    if len(image) != trained.in_channels:
-        raise UserError(f"{case.channels[0]} has {len(image)} channels, and the network takes {trained.in_channels}")
     volume, properties = model.preparation.preprocess(case)
     size = 4 * trained.labels.num_segmentation_heads * int(np.prod(volume.shape[1:]))
     at_once = max(1, LOGITS_BYTES // size)
@@ -202,7 +207,12 @@ def _dice_text(row: dict[str, Any]) -> str:
 
 
 def conclusion(
-    rows: Sequence[dict[str, Any]], *, margin: float, several_stages: bool, model: str | None
+    rows: Sequence[dict[str, Any]],
+    *,
+    margin: float,
+    several_stages: bool,
+    model: str | None,
+    checkpoint: str = FINAL_CHECKPOINT,
 ) -> dict[str, Any]:
     """How many of the last blocks (of the longest stage) may go, the sentence that says so, and the command for it.
 
@@ -237,7 +247,8 @@ def conclusion(
         blocks = f"the last {gone} blocks may go" if gone > 1 else "the last block may go"
     command = None
     if model is not None:
-        command = f"nnunetv2_levit truncate -m {model} --blocks {max(1, kept)} -o {model}_truncated"
+        words = ["truncate", "-m", model, "--blocks", str(max(1, kept)), "-o", f"{model}_truncated"]
+        command = shlex.join(["nnunetv2_levit", *words, *checkpoint_flags(checkpoint)])
     return {"blocks_that_may_go": gone, "sentence": f"{blocks}: {_dice_text(allowed)}", "command": command}
 
 
@@ -258,6 +269,11 @@ class _Progress:
         """So many more runs, or parts of one, are done."""
         self._done += runs
         self._bar.update(int(self._done + 1e-6) - self._bar.n)
+
+
+def _versions(files: Sequence[Path]) -> list[list[str | int]]:
+    """Which files, and as they were last written: path, bytes and time."""
+    return [[str(file.resolve()), (found := file.stat()).st_size, found.st_mtime_ns] for file in files]
 
 
 def _stored(file: Path, made_with: dict[str, Any]) -> dict[str, Any] | None:
@@ -301,16 +317,18 @@ def knock_out_study(
         "checkpoint": model.checkpoint_digest,
         "knock_outs": [item.key for item in items],
         "mirroring": mirroring,
-        "labels": str(labels.resolve()),
     }
+    versions = [{**made_with, "files": _versions([*case.channels, _label_file(model, case, labels)])} for case in cases]
     parts = ReusedParts(reusable_parts(model.network, blocks))
-    rows = [_stored(output / FOLDER / f"{case.name}.json", made_with) for case in cases]
+    rows = [
+        _stored(output / FOLDER / f"{case.name}.json", version) for case, version in zip(cases, versions, strict=True)
+    ]
     pending = sum(row is None for row in rows)
     with _Progress(pending * (len(items) + 1), show=progress) as bar:
         for number, (case, row) in enumerate(zip(cases, rows, strict=True)):
             if row is None:
                 row = _case_results(model, case, labels, items, mirroring=mirroring, advance=bar.advance, parts=parts)
-                row = {"case": case.name, "made_with": made_with, **row}
+                row = {"case": case.name, "made_with": versions[number], **row}
                 parts.start()
                 write_json(output / FOLDER / f"{case.name}.json", row)
                 rows[number] = row
@@ -355,6 +373,12 @@ def _summary(
         "baseline": {metric: _difference(rows, BASELINE, metric, patients) for metric in METRICS},
         "knock_outs": results,
         "without_attention": without_attention(results),
-        **conclusion(results, margin=margin, several_stages=several, model=None if adapted else folder),
+        **conclusion(
+            results,
+            margin=margin,
+            several_stages=several,
+            model=None if adapted else folder,
+            checkpoint=model.trained.checkpoint,
+        ),
         "needs_fine_tuning": getattr(model.network, "truncated", True) is False,
     }

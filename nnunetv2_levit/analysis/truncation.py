@@ -4,6 +4,7 @@ The trained-model folder is read as nnU-Net reads it for prediction. Every tenso
 the trained one by name and shape is taken over; what has another shape there is initialised anew, and named.
 """
 
+import shlex
 import shutil
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from nnunetv2_levit.benchmark.measure import multiply_adds
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import check_writable, replaced_at_the_end, write_json
-from nnunetv2_levit.nnunet.model_folder import check_checkpoint_name, read_model_folder
+from nnunetv2_levit.nnunet.model_folder import check_checkpoint_name, checkpoint_flags, read_model_folder
 from nnunetv2_levit.nnunet.trained_model import TrainedModel, build_network, load_trained_model
 from nnunetv2_levit.nnunet.trainer_classes import find_trainer_class
 
@@ -197,9 +198,10 @@ def as_text(report: dict[str, Any], output: Path) -> str:
         lines.append("  so the model needs fine-tuning before its predictions mean anything")
     checkpoint = next((output / f"fold_{report['folds'][0]}").glob("*.pth"))
     trainer = report["trainer_after"].replace("_pretrained", "")  # ImageNet's weights would only be overwritten
-    folds = " ".join(report["folds"])
+    predict = ["-m", str(output), "-i", "IMAGES", "-o", "PREDICTIONS", "-f", *report["folds"]]
+    train = ["DATASET", "CONFIGURATION", "FOLD", "-tr", trainer, "-pretrained_weights", str(checkpoint)]
     lines += [
-        f"predict:   nnUNetv2_predict_from_modelfolder -m {output} -i IMAGES -o PREDICTIONS -f {folds}",
-        f"fine-tune: nnunetv2_levit train DATASET CONFIGURATION FOLD -tr {trainer} -pretrained_weights {checkpoint}",
+        f"predict:   nnUNetv2_predict_from_modelfolder {shlex.join([*predict, *checkpoint_flags(checkpoint.name)])}",
+        f"fine-tune: nnunetv2_levit train {shlex.join(train)}",
     ]
     return "\n".join(lines)

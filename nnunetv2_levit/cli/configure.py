@@ -1,11 +1,14 @@
 """``nnunetv2_levit configure``."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 from nnunetv2_levit.cli.network_flags import add_network_settings
 
 HELP = "add a configuration with another patch size, or with any network, to a plans file"
+
+PLANS = "nnUNetPlans"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gpu-memory", type=float, metavar="GIB", help="choose the largest batch that fits, counted without a GPU"
     )
     parser.add_argument("--name", help="name of the configuration (default: <from>[_p<height>x<width>][_<network>])")
-    parser.add_argument("-p", "--plans", default="nnUNetPlans", help="plans identifier (default nnUNetPlans)")
+    parser.add_argument("-p", "--plans", default=PLANS, help=f"plans identifier (default {PLANS})")
     parser.add_argument("--overwrite", action="store_true", help="replace a configuration of this name")
 
 
@@ -48,11 +51,15 @@ def run(arguments: argparse.Namespace) -> None:
         plans_name=arguments.plans,
         overwrite=arguments.overwrite,
     )
-    print(
-        f"{path} has the configuration {name}; next: nnUNetv2_train {arguments.dataset} {name} 0 -tr LeViTUNetTrainer"
-    )
+    print(f"{path} has the configuration {name}; next: {_training(arguments, name, '-tr', 'LeViTUNetTrainer')}")
     if remark:
         print(f"note: {remark}")
+
+
+def _training(arguments: argparse.Namespace, configuration: str, *words: str) -> str:
+    """The command that trains the configuration."""
+    plans = [] if arguments.plans == PLANS else ["-p", arguments.plans]
+    return shlex.join(["nnUNetv2_train", str(arguments.dataset), configuration, "0", *words, *plans])
 
 
 def _with_network(arguments: argparse.Namespace) -> None:
@@ -76,8 +83,8 @@ def _with_network(arguments: argparse.Namespace) -> None:
         overwrite=arguments.overwrite,
     )
     print(
-        f"{added.path} has the configuration {added.configuration}; next: nnUNetv2_train {arguments.dataset} "
-        f"{added.configuration} 0 (with any trainer, such as -tr HybridRecipeTrainer)"
+        f"{added.path} has the configuration {added.configuration}; next: {_training(arguments, added.configuration)} "
+        "(with any trainer, such as -tr HybridRecipeTrainer)"
     )
     if added.is_adapted:
         does = f", which {' and '.join(added.adapter)}" if added.adapter else ""
@@ -88,4 +95,4 @@ def _with_network(arguments: argparse.Namespace) -> None:
         print(f"note: a training step of batch {added.batch_size} takes {added.gpu_gib:.2f} GiB, counted on shapes")
     file = file_of(arguments.network) if arguments.network is not None else None
     if here and file is not None and file.is_relative_to(Path.cwd()):
-        print(f"note: nnU-Net has to find {arguments.network}: export PYTHONPATH={Path.cwd()}")
+        print(f"note: nnU-Net has to find {arguments.network}: export PYTHONPATH={shlex.quote(str(Path.cwd()))}")

@@ -16,6 +16,8 @@ from nnunetv2_levit.nnunet.environment import dataset_folder
 from nnunetv2_levit.nnunet.network_classes import check_network_classes
 from nnunetv2_levit.nnunet.plans_of_training import check_plans_of_training
 
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+
 
 def trained_model_folder(*, dataset: str, trainer: str, plans: str, configuration: str) -> Path:
     """``nnUNet_results/DatasetNNN_NAME/TRAINER__PLANS__CONFIGURATION`` for a dataset's id or full name.
@@ -50,6 +52,11 @@ class ModelFolder:
     def checkpoint_of(self, fold: int | str) -> Path:
         """The checkpoint of one fold."""
         return self.path / f"fold_{fold}" / self.checkpoint
+
+
+def checkpoint_flags(checkpoint: str) -> list[str]:
+    """``-chk`` in a command that is printed, where the checkpoint is not the default one."""
+    return [] if checkpoint == FINAL_CHECKPOINT else ["-chk", checkpoint]
 
 
 def check_checkpoint_name(checkpoint: str) -> None:

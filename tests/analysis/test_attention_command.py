@@ -1,10 +1,13 @@
 """``attention`` and ``cam`` on small model folders: files, numbers, slices, queries, the resumable knock-out."""
 
 import json
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from torch import nn
 
 import nnunetv2_levit as levit
 from nnunetv2_levit import cli
@@ -13,6 +16,7 @@ from nnunetv2_levit.analysis.analysed_model import load_analysed_model
 from nnunetv2_levit.analysis.attention_report import write_knock_out
 from nnunetv2_levit.analysis.case_slices import find_analysed_cases
 from nnunetv2_levit.analysis.transformer_blocks import transformer_blocks
+from nnunetv2_levit.inference.case_files import Case
 from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 from tests.inference.model_folders import write_case, write_model_folder
 
@@ -147,6 +151,37 @@ def test_the_knock_out_measures_what_predict_and_evaluate_do_and_is_resumed(mode
     (out / "knock_out" / f"{CASES[1]}.json").unlink()
     assert study() == first
     assert done == [CASES[1]]
+
+
+@pytest.mark.parametrize("changed", ["images", "labels"])
+def test_a_case_whose_files_are_other_ones_is_measured_again(data, tmp_path, monkeypatch, changed):
+    folders = {name: tmp_path / name for name in ("images", "labels")}
+    for name, folder in folders.items():
+        shutil.copytree(data / name, folder)
+    model = SimpleNamespace(checkpoint_digest="", network=nn.Identity(),
+                            trained=SimpleNamespace(dataset={"file_ending": ".nii.gz"}))  # fmt: skip
+    done = []
+
+    def measured(_, case, *__, **___):
+        done.append(case.name)
+        return {"results": {"baseline": {"left ventricle": {"dice": 1.0, "hd95": 0.0}}}, "unit": "mm"}
+
+    monkeypatch.setattr(knockout_study, "_case_results", measured)
+    monkeypatch.setattr(knockout_study, "_summary", lambda *_, **__: {})
+
+    def study():
+        cases = [Case(name, (folders["images"] / f"{name}_0000.nii.gz",), tmp_path) for name in CASES]
+        knockout_study.knock_out_study(model, [], cases=cases, labels=folders["labels"], output=tmp_path / "out")
+
+    study()
+    study()
+    assert done == [*CASES]
+    file = next(path for path in folders[changed].iterdir() if path.name.startswith(CASES[0]))
+    file.write_bytes(file.read_bytes() + b" ")
+    study()
+    folders[changed] = folders[changed].rename(tmp_path / "others")
+    study()
+    assert done == [*CASES, CASES[0], *CASES]
 
 
 def test_class_activation_of_nnunets_own_network(models, data, tmp_path):

@@ -216,3 +216,16 @@ def test_the_sentence_says_how_many_blocks_may_go(case):
     if case == "some":  # stages may have fewer blocks than the longest
         assert "all but the first 10 blocks of each stage may go" in staged
     assert "of each stage" in staged or found["blocks_that_may_go"] == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("model", "checkpoint", "words"),
+    [
+        ("MODEL", "checkpoint_final.pth", "-m MODEL --blocks 1 -o MODEL_truncated"),
+        ("MODEL", "checkpoint_best.pth", "-o MODEL_truncated -chk checkpoint_best.pth"),
+        ("my model", "checkpoint_final.pth", "-m 'my model' --blocks 1 -o 'my model_truncated'"),
+    ],
+)
+def test_the_printed_command_can_be_run(model, checkpoint, words):
+    found = conclusion(SENTENCES["one"][0], margin=0.01, several_stages=False, model=model, checkpoint=checkpoint)
+    assert found["command"].endswith(words)

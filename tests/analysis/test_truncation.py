@@ -7,7 +7,7 @@ import SimpleITK as sitk
 import torch
 
 from nnunetv2_levit import cli, trainers
-from nnunetv2_levit.analysis.truncation import transfer
+from nnunetv2_levit.analysis.truncation import as_text, transfer
 from nnunetv2_levit.network_architectures import create
 from tests.conftest import DATASET_ID
 from tests.support.nnunet_programs import call_program
@@ -110,6 +110,18 @@ def test_blocks_of_each_stage(trained, tmp_path, capsys, name, blocks, truncated
         assert any(key.startswith(kept) for key in state)
         assert len(state) < len(before["network_weights"])
         assert all(torch.equal(value, before["network_weights"][key]) for key, value in state.items())
+
+
+def test_the_printed_commands_name_the_checkpoint(tmp_path):
+    output = tmp_path / "my model"
+    (output / "fold_0").mkdir(parents=True)
+    (output / "fold_0" / "checkpoint_best.pth").touch()
+    figures = {"parameters": 1, "gmac_per_image": 1, "images_per_second": 1}
+    report = {"trainer_before": "A", "trainer_after": "B", "patch_size": [32, 32], "device": "CPU", "folds": ["0"],
+              "before": figures, "after": figures, "tensors_taken_over": 1, "tensors_initialised_anew": []}  # fmt: skip
+    predict, tune = as_text(report, output).splitlines()[-2:]
+    assert predict.endswith(f"-m '{output}' -i IMAGES -o PREDICTIONS -f 0 -chk checkpoint_best.pth")
+    assert tune.endswith(f"-pretrained_weights '{output}/fold_0/checkpoint_best.pth'")
 
 
 @pytest.mark.slow

@@ -153,6 +153,15 @@ def test_the_batch_follows_from_the_memory(capsys, plans_file):
     assert snapshot(plans_file.parent) == before
 
 
+@pytest.mark.parametrize("what", [("--patch", "32", "48"), ("--network", f"{MODULE}:Good")], ids=lambda w: w[0])
+def test_the_next_command_names_the_plans(what, capsys, plans_file):
+    plans_file.rename(plans_file.with_name("pocket.json"))
+    done = run(capsys, "configure", "-d", "27", "-p", "pocket", *what)
+    assert done.code == 0, done
+    assert "nnUNetv2_train 27 2d_" in done.out
+    assert " -p pocket" in done.out
+
+
 def test_no_batch_of_pictures_holds_more_than_five_percent_of_them(capsys, plans_file):
     plans = json.loads(plans_file.read_text())
     del plans["configurations"]["3d_fullres"]
