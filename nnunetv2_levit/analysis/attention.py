@@ -16,7 +16,7 @@ from nnunetv2_levit.analysis.attention_report import (
     write_knock_out,
     write_pictures,
 )
-from nnunetv2_levit.analysis.case_slices import choose_patch, find_analysed_cases, prepare_case
+from nnunetv2_levit.analysis.case_slices import SKIPPED, chosen_patches, find_analysed_cases
 from nnunetv2_levit.analysis.knockout_study import check_labels, check_margin, knock_out_study, validation_cases
 from nnunetv2_levit.analysis.patch_analysis import analyse_patch
 from nnunetv2_levit.analysis.transformer_blocks import TransformerBlock, require_blocks
@@ -69,6 +69,7 @@ def attention(
 ) -> dict[str, Any]:
     """Draw and measure the attention of a trained model of this package in one slice of each case.
 
+    Of several cases those without a structure are left out, and named under ``skipped``.
     Writes attention.html, attention.json and attention.csv into ``output`` and pictures into a folder for each case;
     with ``knock_out`` also knock_out.json, .csv and .png.
 
@@ -124,17 +125,20 @@ def attention(
         "definitions": DEFINITIONS,
         "share": _share(analysed, blocks),
         "cases": [],
+        "skipped": [],
     }
     pictures: dict[str, list[Picture]] = {}
+    patches = chosen_patches(
+        analysed, cases, labels=label_folder, slice_index=slice_index, places=queries, asks_places=True
+    )
     untrained_blocks = require_blocks(untrained, analysed.trained.trainer_name)
-    for case in tqdm(cases, desc="attention", unit="case", disable=not progress):
-        prepared = prepare_case(analysed, case, label_folder)
-        patch = choose_patch(analysed, prepared, slice_index=slice_index, places=queries)
+    for patch in tqdm(patches, total=len(cases), desc="attention", unit="case", disable=not progress):
         analysis = analyse_patch(
             analysed, untrained, blocks, untrained_blocks, patch, raw=scores == "raw", each_head=heads == "each"
         )
         result["cases"].append(case_numbers(analysis))
-        pictures[case.name] = write_pictures(analysis, analysed, output / case.name, raw=scores == "raw")
+        pictures[patch.case] = write_pictures(analysis, analysed, output / patch.case, raw=scores == "raw")
+    result["skipped"] = [case.name for case in cases if case.name not in pictures]
     write_attention_report(result, pictures, output, knock_out=[])
     if knocked is None:
         return result
@@ -161,6 +165,8 @@ def as_text(result: dict[str, Any], output: Path) -> str:
         f"{result['trainer']}: {outside[0]:.1f} % of the parameters and {outside[1]:.1f} % of the multiply-adds lie "
         "outside the transformer blocks"
     ]
+    if result["skipped"]:
+        lines.append(f"{SKIPPED}: {', '.join(result['skipped'])}")
     if study := result.get("knock_out"):
         lines += [study["sentence"], study["without_attention"]]
         if study["command"]:

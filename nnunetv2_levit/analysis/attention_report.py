@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunetv2_levit import tables
 from nnunetv2_levit.analysis.analysed_model import AnalysedModel
+from nnunetv2_levit.analysis.case_slices import SKIPPED
 from nnunetv2_levit.analysis.patch_analysis import PatchAnalysis
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.figures import (
@@ -89,7 +90,7 @@ def write_pictures(analysis: PatchAnalysis, model: AnalysedModel, folder: Path, 
                  backdrop=backdrop)  # fmt: skip
         draw("layers.png", "Numbers by layer: dots are heads, lines their means, dashed is uniform attention, dotted "
              "the untrained network.", draw_layer_numbers, analysis.layers,
-             structures=list(patch.masks))  # fmt: skip
+             structures=list(patch.masks), colours=backdrop.colours)  # fmt: skip
     return [Picture(folder / name, caption) for name, caption in written]
 
 
@@ -146,6 +147,7 @@ def write_attention_report(
         f"patches of {patch} pixels of {spacing} mm.",
         "## How much is transformer",
         tables.transformer_share_markdown(result["share"]),
+        *([f"{SKIPPED}: {markdown_text(', '.join(result['skipped']))}."] if result["skipped"] else []),
         *knock_out,
         "## Attention by layer\n\nMeans over heads"
         + (f" and {len(result['cases'])} cases" if len(result["cases"]) > 1 else "")

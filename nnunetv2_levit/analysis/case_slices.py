@@ -1,6 +1,6 @@
 """The slice of a case that is looked at: which one, which part of it the network sees, and which tokens are asked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,11 @@ from nnunetv2_levit.network_architectures.vit_hybrids.vit_encoder import PATCH
 from nnunetv2_levit.nnunet.dataset_description import allowed_labels
 
 Place = tuple[float, float]
+SKIPPED = "Skipped, as there is nothing to ask about"
+
+
+class NothingToAskError(UserError):
+    """A case, or its slice, holds no structure."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +193,8 @@ def choose_patch(
     are known, else the predicted ones. A structure's query is the token of 16 pixels that it fills most.
 
     Raises:
-        UserError: no such slice or place, or no structure to ask about.
+        NothingToAskError: no structure, and no place.
+        UserError: no such slice or place.
     """
     name = prepared.case.name
     _check_places(prepared, places)
@@ -208,9 +214,7 @@ def choose_patch(
     present = {key: mask for key, mask in in_slice.items() if mask.any()}
     if not present and not places:
         where = "nothing" if slice_index is None else f"nothing in slice {slice_index}"
-        raise UserError(
-            f"the {source} of {name} has {where} to ask about: give a place with --query, another --slice, or --labels"
-        )
+        raise NothingToAskError(f"the {source} of {name} has {where} to ask about")
     shape = in_slice[next(iter(in_slice))].shape
     centres = [_to_preprocessed(prepared.properties, shape, place) for place in places]
     if centres:
@@ -263,3 +267,40 @@ def _queries(
             )
         found.append(Query(f"{r:g},{c:g}", (row, column), None))
     return found
+
+
+def chosen_patches(
+    model: AnalysedModel,
+    cases: Sequence[Case],
+    *,
+    labels: Path | None = None,
+    slice_index: int | None = None,
+    places: Sequence[Place] = (),
+    asks_places: bool = False,
+) -> Iterator[AnalysedPatch]:
+    """The patch of each case (see `choose_patch`); of several cases those without a structure are left out.
+
+    Args:
+        asks_places: whether the command takes places, so that a person may be told to give one.
+
+    Raises:
+        UserError: see `prepare_case` and `choose_patch`; or no case has a structure.
+    """
+    ways = ["--labels"] if labels is None else []
+    if len(cases) == 1:
+        ways += ["another --slice"] if slice_index is not None else []
+        ways += ["a place with --query"] if asks_places else []
+    advice = f"give {' or '.join([*ways, 'another case with -i'])}"
+    chosen = 0
+    for case in cases:
+        prepared = prepare_case(model, case, labels)
+        try:
+            patch = choose_patch(model, prepared, slice_index=slice_index, places=places)
+        except NothingToAskError as nothing:
+            if len(cases) == 1:
+                raise UserError(f"{nothing}: {advice}") from None
+            continue
+        chosen += 1
+        yield patch
+    if not chosen:
+        raise UserError(f"no case has a structure to ask about, {cases[0].name} first: {advice}")

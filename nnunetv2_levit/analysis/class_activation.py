@@ -15,11 +15,12 @@ from tqdm import tqdm
 
 import nnunetv2_levit
 from nnunetv2_levit.analysis.analysed_model import AnalysedModel, load_analysed_model
-from nnunetv2_levit.analysis.case_slices import AnalysedPatch, choose_patch, find_analysed_cases, prepare_case
+from nnunetv2_levit.analysis.case_slices import SKIPPED, AnalysedPatch, chosen_patches, find_analysed_cases
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.html_page import Picture, html_page
 from nnunetv2_levit.figures import Backdrop, Map, colours_of, draw_maps
 from nnunetv2_levit.files import check_output_folder, write_json, write_text, write_whole
+from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm
 from nnunetv2_levit.plain_text import markdown_text
 
 # the library's classes by the names of the command line
@@ -31,6 +32,10 @@ METHODS = {
     "layercam": "LayerCAM",
     "eigengradcam": "EigenGradCAM",
 }
+CHANNELS_FIRST = (
+    nn.Conv2d, nn.ConvTranspose2d, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.Upsample, nn.PixelShuffle,
+    nn.modules.pooling._MaxPoolNd, nn.modules.pooling._AvgPoolNd,
+)  # fmt: skip
 PAGE, NUMBERS = "class_activation.html", "class_activation.json"
 
 
@@ -52,15 +57,20 @@ def _method(name: str) -> Any:
 
 
 def feature_maps(network: nn.Module, image: Tensor) -> dict[str, tuple[int, ...]]:
-    """Shape (C, h, w) of every map that a module of ``network`` returns for an image, in the order of the pass."""
-    shapes: dict[str, tuple[int, ...]] = {}
+    """Shape (C, h, w) of every map that a module of ``network`` returns for an image, in the order of the pass.
 
-    def note(name: str, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4:
-            shapes[name] = tuple(output.shape[1:])
+    What has its channels last, such as the output of a linear layer, is left out. Of blocks and activations the order
+    is told by rows and columns, which a convolution, norm, pooling or linear layer has somewhere in the network.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    last: dict[str, bool | None] = {}
+
+    def note(name: str, module: nn.Module, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and len(output) == 1:  # windows are many
+            shapes[name], last[name] = tuple(output.shape[1:]), _channels_last(module)
 
     hooks = [
-        module.register_forward_hook(lambda _, __, output, name=name: note(name, output))
+        module.register_forward_hook(lambda module, _, output, name=name: note(name, module, output))
         for name, module in network.named_modules()
         if name
     ]
@@ -70,7 +80,19 @@ def feature_maps(network: nn.Module, image: Tensor) -> dict[str, tuple[int, ...]
     finally:
         for hook in hooks:
             hook.remove()
-    return shapes
+    grids = {shape[:2] if last[name] else shape[1:] for name, shape in shapes.items() if last[name] is not None}
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if last[name] is False or (last[name] is None and shape[1:] in grids)
+    }
+
+
+def _channels_last(module: nn.Module) -> bool | None:
+    """Whether what a module returns has its channels last; None for modules that work on either."""
+    if isinstance(module, nn.Linear) or type(module) in (nn.LayerNorm, LayerNorm):
+        return True
+    return False if isinstance(module, CHANNELS_FIRST) else None
 
 
 def coarsest_layer(shapes: dict[str, tuple[int, ...]]) -> str:
@@ -89,7 +111,8 @@ def _chosen_layers(network: nn.Module, layers: Sequence[str], image: Tensor) -> 
         if name not in shapes:
             top = sorted({".".join(known.split(".")[:3]) for known in shapes})
             raise UserError(
-                f"the network has no layer {name!r} that returns a map: name others, such as {', '.join(top[:8])}"
+                f"the network has no layer {name!r} that returns a map with its channels before rows and columns: name "
+                f"others, such as {', '.join(top[:8])}"
             )
     return list(layers) or [coarsest_layer(shapes)]
 
@@ -111,7 +134,9 @@ def activation_map(
     image = torch.from_numpy(patch.image).to(model.device)[None]
     target = StructureTarget(model.head_of(structure), patch.masks[structure], model.device)
     requires = [parameter.requires_grad for parameter in model.network.parameters()]
-    with _method(method)(model=model.network, target_layers=[model.network.get_submodule(layer)]) as cam:
+    target_layers = [model.network.get_submodule(layer)]
+    # on a CPU the library keeps no copy of the maps, which an activation in place would overwrite
+    with _method(method)(model=model.network, target_layers=target_layers, reshape_transform=torch.clone) as cam:
         result: np.ndarray = cam(input_tensor=image, targets=[target])[0]
     for parameter, before in zip(model.network.parameters(), requires, strict=True):
         parameter.requires_grad_(before)
@@ -136,7 +161,8 @@ def class_activation(
 ) -> dict[str, Any]:
     """Draw class activation maps of every structure in one slice of each case, for any trained 2D model.
 
-    Writes class_activation.html, class_activation.json and a picture for each case into ``output``.
+    Writes class_activation.html, class_activation.json and a picture for each case into ``output``. Of several cases
+    those without a structure are left out, and named under ``skipped``.
 
     Args:
         model: a trained-model folder, of this package's trainers, nnU-Net's or others.
@@ -179,9 +205,8 @@ def class_activation(
         f"{markdown_text(', '.join(chosen))}, fold {fold}."
     ]
     row, column = analysed.spacing
-    for case in tqdm(cases, desc="class activation", unit="case", disable=not progress):
-        prepared = prepare_case(analysed, case, None if labels is None else Path(labels))
-        patch = choose_patch(analysed, prepared, slice_index=slice_index)
+    patches = chosen_patches(analysed, cases, labels=None if labels is None else Path(labels), slice_index=slice_index)
+    for patch in tqdm(patches, total=len(cases), desc="class activation", unit="case", disable=not progress):
         backdrop = Backdrop(patch.image[0], patch.masks, colours_of(list(analysed.structures)), row / column)
         rows, shares = [], {}
         for layer in chosen:
@@ -189,7 +214,7 @@ def class_activation(
                      for name in patch.masks}  # fmt: skip
             rows.append((layer, [Map(values, structure=name) for name, values in found.items()]))
             shares[layer] = {name: _share_inside(values, patch.masks[name]) for name, values in found.items()}
-        picture = output / f"{case.name}.png"
+        picture = output / f"{patch.case}.png"
         headings = list(patch.masks)
         write_whole(
             picture,
@@ -198,9 +223,13 @@ def class_activation(
             ),
         )
         result["cases"].append(
-            {"case": case.name, "slice": patch.slice_index, "structures_from": patch.source, "share_inside": shares}
+            {"case": patch.case, "slice": patch.slice_index, "structures_from": patch.source, "share_inside": shares}
         )
-        parts.append(Picture(picture, f"{case.name}, slice {patch.slice_index}, structures from the {patch.source}"))
+        parts.append(Picture(picture, f"{patch.case}, slice {patch.slice_index}, structures from the {patch.source}"))
+    drawn = {entry["case"] for entry in result["cases"]}
+    result["skipped"] = [case.name for case in cases if case.name not in drawn]
+    if result["skipped"]:
+        parts.insert(1, f"{SKIPPED}: {markdown_text(', '.join(result['skipped']))}.")
     write_json(output / NUMBERS, result)
     write_text(output / PAGE, html_page(f"Class activation of {analysed.trained.trainer_name}", parts))
     return result

@@ -16,9 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.analysis.case_slices import SKIPPED
     from nnunetv2_levit.analysis.class_activation import PAGE, class_activation
 
-    class_activation(
+    result = class_activation(
         arguments.model,
         images=arguments.images,
         output=arguments.output,
@@ -32,4 +33,6 @@ def run(arguments: argparse.Namespace) -> None:
         trust_checkpoint=arguments.trust_checkpoint,
         progress=True,
     )
+    if result["skipped"]:
+        print(f"{SKIPPED}: {', '.join(result['skipped'])}")
     print(f"read {arguments.output / PAGE}")

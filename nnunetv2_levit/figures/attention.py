@@ -194,10 +194,13 @@ def _mean(value: Mapping[str, Any] | None) -> float:
     return nan if value is None else value["mean"]
 
 
-def draw_layer_numbers(layers: Sequence[Mapping[str, Any]], *, structures: Sequence[str], target: Path) -> None:
+def draw_layer_numbers(
+    layers: Sequence[Mapping[str, Any]], *, structures: Sequence[str], colours: Mapping[str, Any], target: Path
+) -> None:
     """Distance, entropy, outside shares and norms by layer (as `analysis.distances.layer_numbers` gives them).
 
-    Dots are heads, lines their means; dashed is uniform attention, dotted the untrained network.
+    Dots are heads, lines their means; dashed is uniform attention, dotted the untrained network. ``colours`` are those
+    of all structures, as in the other pictures.
     """
     titles = [layer["layer"] for layer in layers]
     with_norms = any("branch_norms" in layer for layer in layers)
@@ -219,7 +222,6 @@ def draw_layer_numbers(layers: Sequence[Mapping[str, Any]], *, structures: Seque
         axis.set(ylabel=label)
         axis.set_ylim(0, 1.06 * axis.get_ylim()[1])
         _layer_axis(axis, titles)
-    colours = colours_of(structures)
     if structures:
         axis = axes[0, len(panels)]
         for name in structures:

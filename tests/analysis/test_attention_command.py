@@ -7,15 +7,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from torch import nn
 
 import nnunetv2_levit as levit
 from nnunetv2_levit import cli
-from nnunetv2_levit.analysis import knockout_study
+from nnunetv2_levit.analysis import attention_report, class_activation, knockout_study
 from nnunetv2_levit.analysis.analysed_model import load_analysed_model
 from nnunetv2_levit.analysis.attention_report import write_knock_out
 from nnunetv2_levit.analysis.case_slices import find_analysed_cases
 from nnunetv2_levit.analysis.transformer_blocks import transformer_blocks
+from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.figures import attention as figures
 from nnunetv2_levit.inference.case_files import Case
 from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
 from tests.inference.model_folders import write_case, write_model_folder
@@ -98,6 +101,61 @@ def test_pictures_and_numbers_of_each_family(models, data, tmp_path, trainer, ca
     assert 'src="http' not in page
     rows = (out / "attention.csv").read_text().splitlines()
     assert len(rows) == 1 + sum(1 + len(layer["distance_px"]["heads"]) for layer in case["layers"])
+
+
+def test_a_case_without_a_structure_is_skipped(models, data, tmp_path, capsys):
+    """Of several cases; alone, the sentence says what the command can do about it."""
+    labels = tmp_path / "labels"
+    shutil.copytree(data / "labels", labels)
+    write_labels(labels, CASES[0], np.zeros((3, 32, 30)))
+    words = ("-m", models(TRAINERS[0]), "--labels", labels)
+    out = tmp_path / "out"
+    run("attention", *words, "-i", data / "images", "-o", out)
+    result = json.loads((out / "attention.json").read_text())
+    assert [case["case"] for case in result["cases"]] == [CASES[1]]
+    assert result["skipped"] == [CASES[0]]
+    sentence = f"Skipped, as there is nothing to ask about: {CASES[0]}"
+    assert sentence in capsys.readouterr().out
+    assert sentence in (out / "attention.html").read_text()
+    for command, ways in (
+        ("attention", "give a place with --query or another case with -i"),
+        ("cam", "give another case"),
+    ):
+        if command == "cam":
+            pytest.importorskip("pytorch_grad_cam")
+        with pytest.raises(SystemExit):
+            run(command, *words, "-i", data / "images" / f"{CASES[0]}_0000.nii.gz", "-o", tmp_path / command)
+        assert f"{CASES[0]} has nothing to ask about: {ways}" in capsys.readouterr().err
+    write_labels(labels, CASES[1], np.zeros((3, 32, 30)))
+    with pytest.raises(UserError, match=f"no case has a structure to ask about, {CASES[0]} first: give another case"):
+        levit.attention(models(TRAINERS[0]), images=data / "images", labels=labels, output=tmp_path / "none")
+
+
+def test_class_activation_skips_it_too(models, data, tmp_path, capsys):
+    pytest.importorskip("pytorch_grad_cam")
+    labels, out = tmp_path / "labels", tmp_path / "out"
+    shutil.copytree(data / "labels", labels)
+    write_labels(labels, CASES[0], np.zeros((3, 32, 30)))
+    run("cam", "-m", models("nnUNetTrainer"), "-i", data / "images", "--labels", labels, "-o", out)
+    assert json.loads((out / "class_activation.json").read_text())["skipped"] == [CASES[0]]
+    for said in (capsys.readouterr().out, (out / "class_activation.html").read_text()):
+        assert f"Skipped, as there is nothing to ask about: {CASES[0]}" in said
+
+
+def test_layers_have_the_colours_of_the_maps(tmp_path, monkeypatch):
+    """A structure that is absent from the slice takes no colour away."""
+    drawn = []
+    monkeypatch.setattr(figures, "save", lambda figure, _: drawn.append(figure))
+    monkeypatch.setattr(attention_report, "draw_maps", lambda *_, **__: None)
+    mask = {"myocardium": np.ones((4, 4), dtype=bool)}
+    patch = SimpleNamespace(queries=[], image=np.zeros((1, 4, 4)), masks=mask, case="a", slice_index=0, slices=1,
+                            source="ground truth")  # fmt: skip
+    analysis = SimpleNamespace(patch=patch, maps=[], flow_maps=[], head_maps={}, gates=[], layers=[])
+    model = SimpleNamespace(structures={"right ventricle": (1,), "myocardium": (2,)}, spacing=(1.0, 1.0))
+    attention_report.write_pictures(analysis, model, tmp_path / "a", raw=False)
+    (legend,) = drawn[0].legends
+    colours = {handle.get_label(): handle.get_color() for handle in legend.legend_handles}
+    assert colours["myocardium"] == attention_report.backdrop_of(analysis, model).colours["myocardium"]
 
 
 def test_queries_by_coordinate_raw_scores_and_each_head(models, data, tmp_path):
@@ -199,3 +257,39 @@ def test_class_activation_of_nnunets_own_network(models, data, tmp_path):
     )  # fmt: skip
     assert named["layers"] == ["encoder.stages.1"]
     assert "class_activation.html" in {path.name for path in (tmp_path / "named").iterdir()}
+
+
+class ChannelsLast(nn.Module):
+    """A convolution, and a linear layer over its channels with an activation after it."""
+
+    def __init__(self, *, inplace=False):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 3, padding=1)
+        self.act = nn.LeakyReLU(0.01, inplace=inplace)
+        self.linear, self.gelu = nn.Linear(3, 5), nn.GELU()
+        self.head = nn.Conv2d(5, 2, 1)
+
+    def forward(self, images):
+        x = self.gelu(self.linear(self.act(self.conv(images)).permute(0, 2, 3, 1)))
+        return self.head(x.permute(0, 3, 1, 2))
+
+
+def test_layers_with_channels_last_have_no_activation_map():
+    network, image = ChannelsLast(), torch.zeros(1, 6, 8)
+    assert class_activation.feature_maps(network, image) == {"conv": (3, 6, 8), "act": (3, 6, 8), "head": (2, 6, 8)}
+    with pytest.raises(UserError, match="no layer 'gelu' that returns a map with its channels before rows"):
+        class_activation._chosen_layers(network, ["conv", "gelu"], image)
+
+
+def test_an_activation_in_place_does_not_change_the_map_of_the_layer_before():
+    pytest.importorskip("pytorch_grad_cam")
+    patch = SimpleNamespace(image=np.random.default_rng(0).normal(size=(1, 8, 8)).astype(np.float32),
+                            masks={"heart": np.eye(8, dtype=bool)})  # fmt: skip
+    maps = []
+    for inplace in (False, True):
+        torch.manual_seed(0)
+        network = ChannelsLast(inplace=inplace).eval()
+        model = SimpleNamespace(network=network, device=torch.device("cpu"), head_of=lambda _: 1)
+        maps.append(class_activation.activation_map(model, patch, structure="heart", layer="conv", method="layercam"))
+    assert maps[0].max() > 0
+    np.testing.assert_allclose(*maps)
