@@ -49,7 +49,7 @@ def check_patch(name: str, patch_size: tuple[int, int], settings: Mapping[str, A
         padded = get_pool_and_conv_props((1.0, 1.0), patch_size, SMALLEST_FEATURE_MAP, 999999)[3]
         if tuple(padded) != tuple(patch_size):
             raise UserError(
-                f"nnU-Net would not plan a patch of {height}x{width} for {name} but {padded[0]}x{padded[1]}: benchmark "
+                f"nnU-Net would not plan a patch of {height}x{width} for {name} but {padded[0]}x{padded[1]}: give "
                 "that size"
             )
 

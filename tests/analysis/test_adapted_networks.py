@@ -5,7 +5,7 @@ import pytest
 
 import nnunetv2_levit as levit
 from nnunetv2_levit import cli
-from nnunetv2_levit.analysis.knockout_study import conclusion
+from nnunetv2_levit.analysis.dispensable_blocks import conclusion
 from nnunetv2_levit.any_network import ADAPTER
 from nnunetv2_levit.network_architectures import create
 from tests.inference.model_folders import write_case, write_model_folder

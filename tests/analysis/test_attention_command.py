@@ -290,6 +290,6 @@ def test_an_activation_in_place_does_not_change_the_map_of_the_layer_before():
         torch.manual_seed(0)
         network = ChannelsLast(inplace=inplace).eval()
         model = SimpleNamespace(network=network, device=torch.device("cpu"), head_of=lambda _: 1)
-        maps.append(class_activation.activation_map(model, patch, structure="heart", layer="conv", method="layercam"))
+        maps.append(class_activation.activation_map(model, patch, structure="heart", layer="conv"))
     assert maps[0].max() > 0
     np.testing.assert_allclose(*maps)

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nnunetv2_levit.analysis.dispensable_blocks import conclusion
 from nnunetv2_levit.analysis.knockout import ReusedParts, knock_outs, knocked_out, reusable_parts
-from nnunetv2_levit.analysis.knockout_study import conclusion
 from nnunetv2_levit.analysis.transformer_blocks import stages, transformer_blocks
 from nnunetv2_levit.analysis.truncation import transfer
 from nnunetv2_levit.network_architectures import create
