@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, uniform_filter
 
 from nnunetv2_levit.analysis.analysed_model import AnalysedModel
 from nnunetv2_levit.analysis.token_grids import token_shares
@@ -180,6 +180,15 @@ def _check_places(prepared: PreparedCase, places: Sequence[Place]) -> None:
             )
 
 
+def _middle(mask: np.ndarray, patch_size: Sequence[int]) -> np.ndarray:
+    """The middle of what a mask (H, W) holds; where a patch is too small for all, that of the patch that holds most."""
+    ends = [(where.min(), where.max() + 1) for where in np.nonzero(mask)]
+    if all(high - low <= side for (low, high), side in zip(ends, patch_size, strict=True)):
+        return np.array([(low + high) / 2 for low, high in ends])
+    shares = uniform_filter(mask.astype(np.float64), tuple(patch_size), mode="constant")
+    return np.array(np.unravel_index(int(shares.argmax()), mask.shape), dtype=np.float64)
+
+
 def choose_patch(
     model: AnalysedModel,
     prepared: PreparedCase,
@@ -217,13 +226,7 @@ def choose_patch(
         raise NothingToAskError(f"the {source} of {name} has {where} to ask about")
     shape = in_slice[next(iter(in_slice))].shape
     centres = [_to_preprocessed(prepared.properties, shape, place) for place in places]
-    if centres:
-        middle = np.mean(centres, axis=0)
-    else:
-        union = np.any(list(present.values()), axis=0)
-        middle = np.array(
-            [(low + high + 1) / 2 for low, high in ((where.min(), where.max()) for where in np.nonzero(union))]
-        )
+    middle = np.mean(centres, axis=0) if centres else _middle(np.any(list(present.values()), axis=0), model.patch_size)
     image, inside = pad_nd_image(prepared.volume[:, number], model.patch_size, "constant", {"constant_values": 0}, True)
     before = [part.start or 0 for part in inside[1:]]
     corner = [
