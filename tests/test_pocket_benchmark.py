@@ -2,10 +2,14 @@
 
 import importlib
 import json
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
+from nnunetv2_levit import __version__
 from nnunetv2_levit.trainers.naming import check_canonical, family_of
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "docs" / "lab" / "experiments"
@@ -39,6 +43,28 @@ def test_no_choice_sees_the_folds_of_the_report_and_the_other_way_round(benchmar
     with pytest.raises(SystemExit, match=f"fold {fold}"):
         benchmark.check_fold(fold, final=final)
     benchmark.check_fold(fold, final=not final)
+
+
+def test_a_run_says_what_it_was_measured_with_also_where_nothing_is_installed(script, monkeypatch):
+    """On a lent GPU the packages lie in folders of PYTHONPATH."""
+
+    def not_found(name):
+        raise PackageNotFoundError(name)
+
+    prepare = script("pocket_prepare")
+    monkeypatch.setattr(prepare, "version", not_found)
+    assert prepare.circumstances("cpu")["versions"] == {"torch": None, "nnunetv2": None, "nnunetv2_levit": __version__}
+
+
+def test_programs_start_without_a_script_beside_python(script, monkeypatch):
+    program = script("commands").program
+    assert "plan_and_preprocess_entrypoints" in program("nnUNetv2_plan_and_preprocess", "-d", 27)[2]
+    done = subprocess.run(program("nnunetv2_levit", "--version"), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert __version__ in done.stdout
+    monkeypatch.setattr(sys, "argv", ["/here/networks_speed.py", "DATA", "--batch", "1", "-o", "/tmp/out.json"])
+    line = script("commands").command_line({"DATA": "ACDC_FOLDER"})
+    assert line == "python docs/lab/experiments/networks_speed.py ACDC_FOLDER --batch 1"
 
 
 def row(trainer, fold, dice, *, final=False):

@@ -3,9 +3,9 @@
 # Run in the repository root: bash docs/lab/experiments/measure_gpu.sh OUTPUT_FOLDER
 # Each part writes its own files, so that a part that fails or runs out of time loses nothing of the others.
 OUT=${1:?usage: measure_gpu.sh OUTPUT_FOLDER}
-PYTHON=${PYTHON:-python}
+PYTHON=${PYTHON:-python3}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}  # what is carried along lies in a folder of it
 mkdir -p "$OUT"
-export PYTHONPATH=$PWD
 speed() { timeout "$1" $PYTHON docs/lab/experiments/networks_speed.py --device cuda -o "$OUT/$2.json" "${@:3}"; }
 set -x
 

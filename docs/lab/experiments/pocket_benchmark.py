@@ -43,6 +43,7 @@ from pocket_prepare import (
     circumstances,
     folder_of,
     make_trainer,
+    now,
     prepare,
 )
 
@@ -150,6 +151,7 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.inference.predict import predict
 
     check_fold(arguments.fold, final=arguments.final)
+    machine = circumstances(arguments.device)  # now: after the training it may not fail
     key = arguments.trainer
     if arguments.configuration != CONFIGURATION:
         key += f"@{arguments.configuration}"
@@ -192,7 +194,8 @@ def run(arguments: argparse.Namespace) -> None:
         "wall_seconds_with_validation": round(sum(epoch["seconds"] for epoch in epochs)),
         **{metric: measured(evaluation, metric) for metric in ("dice", "hd95")},
         "curve": [round(fmean(v or 0.0 for v in epoch["pseudo_dice"]), 4) for epoch in epochs],
-        **circumstances(arguments.device),
+        **machine,
+        "date": now(),
     }
     RESULTS.mkdir(parents=True, exist_ok=True)
     with (RESULTS / "runs.jsonl").open("a") as file:  # one write of one line: runs side by side don't mix

@@ -3,7 +3,8 @@
 # Run in the repository root: bash docs/lab/experiments/pocket_gpu.sh [TRAINER...]; what is done is skipped, and --c goes on.
 # nnUNet_raw, nnUNet_preprocessed and nnUNet_results are set, and dataset 27 is converted and planned:
 #     nnunetv2_levit convert acdc -i ACDC -d 27 && nnunetv2_levit plan -d 27 -c 2d --verify_dataset_integrity
-PYTHON=${PYTHON:-python}
+PYTHON=${PYTHON:-python3}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}  # what is carried along lies in a folder of it
 FOLD=${FOLD:-0}
 EPOCHS=${EPOCHS:-50}
 BENCHMARK="$PYTHON docs/lab/experiments/pocket_benchmark.py"

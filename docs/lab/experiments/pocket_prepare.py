@@ -7,8 +7,10 @@ import platform
 import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from commands import program
 
 DATASET, PLANS, CONFIGURATION = 27, "pocket", "2d_112"
 SPACING, PATCH, BATCH = (10.0, 2.5, 2.5), (112, 112), 8
@@ -53,7 +55,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     if not plans_file.is_file():
         words = ("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "-overwrite_plans_name", PLANS)
         words = (*words, "-overwrite_target_spacing", *SPACING, "-np", 2, "-npfp", 2)
-        subprocess.run([Path(sys.executable).with_name(words[0]), *map(str, words[1:])], check=True)
+        subprocess.run(program(*words), check=True)
     plans = read_json(plans_file, what="the plans")
     shared = {"inherits_from": "2d", "patch_size": list(PATCH), "batch_size": BATCH}
     for name, planner in ((CONFIGURATION, "default"), (f"{CONFIGURATION}_resenc", "resenc")):
@@ -79,8 +81,22 @@ def end_loaders(trainer) -> None:
         getattr(loader, "_finish", lambda: None)()
 
 
+def version_of(package: str) -> str | None:
+    """A package's version, None where it is used without being installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M")
+
+
 def circumstances(device: str) -> dict:
     import torch
+
+    import nnunetv2_levit
 
     kind = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     if device == "cpu" and Path("/proc/cpuinfo").is_file():
@@ -88,6 +104,7 @@ def circumstances(device: str) -> dict:
         kind = lines[0].partition(":")[2].strip() if lines else kind
     return {
         "device": f"{kind}, {os.cpu_count()} cores",
-        "versions": {name: version(name) for name in ("torch", "nnunetv2", "nnunetv2_levit")},
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
+        "versions": {name: version_of(name) for name in ("torch", "nnunetv2")}
+        | {"nnunetv2_levit": nnunetv2_levit.__version__},
+        "date": now(),
     }

@@ -23,6 +23,7 @@ from time import perf_counter
 import numpy as np
 import SimpleITK as sitk
 import torch
+from commands import command_line, program
 from tqdm import tqdm
 
 from nnunetv2_levit.dataset_conversion.convert import convert
@@ -32,15 +33,10 @@ from nnunetv2_levit.nnunet.environment import set_up_process
 DATASET = 27
 
 
-def program(name: str, *arguments: object) -> float:
-    """Seconds that one of this Python's console scripts takes."""
+def seconds_of(name: str, *arguments: object) -> float:
+    """Seconds that a console script takes."""
     start = perf_counter()
-    done = subprocess.run(
-        [Path(sys.executable).with_name(name), *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    done = subprocess.run(program(name, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         sys.exit(done.stdout)
     return perf_counter() - start
@@ -53,7 +49,7 @@ def prepare(acdc: Path, root: Path, cases: int, slices: int | None) -> tuple[Pat
     for patient in sorted(path for path in (acdc / "training").iterdir() if path.is_dir())[: max(5, (cases + 1) // 2)]:
         (source / patient.name).symlink_to(patient.resolve(), target_is_directory=True)
     raw = convert("acdc", source=source.parent, dataset_id=DATASET).folder
-    program("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "--no_pp", "-npfp", "2")
+    seconds_of("nnUNetv2_plan_and_preprocess", "-d", DATASET, "-c", "2d", "--no_pp", "-npfp", "2")
     images = root / "images"
     images.mkdir()
     for path in sorted((raw / "imagesTr").iterdir())[:cases]:
@@ -99,13 +95,12 @@ def untrained_model(planned: Path, folder: Path, trainer_name: str, folds: int) 
 
 
 def time_commands(model: Path, images: Path, root: Path, settings: argparse.Namespace) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {"stock": [], "batched": []}
+    commands = {"stock": ["nnUNetv2_predict_from_modelfolder"], "batched": ["nnunetv2_levit", "predict"]}
+    seconds: dict[str, list[float]] = {kind: [] for kind in commands}
     common = ("-i", images, "-m", model, "-device", settings.device, "-f", *range(settings.folds))
     for _ in tqdm(range(settings.repetitions), desc=f"commands, {model.name}"):
-        seconds["stock"].append(
-            program("nnUNetv2_predict_from_modelfolder", *common, "-o", root / f"{model.name}_stock")
-        )
-        seconds["batched"].append(program("nnunetv2_levit", "predict", *common, "-o", root / f"{model.name}_batched"))
+        for kind, words in commands.items():
+            seconds[kind].append(seconds_of(*words, *common, "-o", root / f"{model.name}_{kind}"))
     return seconds
 
 
@@ -168,11 +163,6 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
     return {name: round(median(seconds["stock"]) / median(times), 2) for name, times in seconds.items()}
 
 
-def _flags(words: list[str]) -> list[str]:
-    """The command line without the place of its output, which is of this machine alone."""
-    return [word for before, word in zip(["", *words], words, strict=False) if not {"-o", "--output"} & {before, word}]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("acdc", type=Path)
@@ -212,7 +202,7 @@ def main() -> None:
                 row["voxels_with_the_same_label"] = same_labels(root, model)
             rows.append(row)
     result = {
-        "command": " ".join(["python docs/lab/experiments/prediction_speed.py ACDC_FOLDER", *_flags(sys.argv[2:])]),
+        "command": command_line({str(settings.acdc): "ACDC_FOLDER"}),
         "device": torch.cuda.get_device_name() if settings.device == "cuda" else f"{torch.get_num_threads()} CPU cores",
         "torch": torch.__version__,
         "python": platform.python_version(),
