@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
@@ -113,6 +115,90 @@ def test_the_differences_are_those_of_the_final_rows(script):
         assert row["ci95"] == pytest.approx(old["ci95"])
     lines = report.differences_table(found).splitlines()
     assert len(lines) == 2 + len(found) // 2
+
+
+def test_rows_of_a_gpu_are_set_against_nnunet_of_the_same_length_and_written_apart(
+    script, monkeypatch, tmp_path, capsys
+):
+    report = script("pocket_report")
+    kept = report.RESULTS / "final"
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    (tmp_path / "final").mkdir()
+    ours, nnunet = "LeViTUNetTrainer@2d", "nnUNetTrainer@2d"
+    on_gpu = {"device_type": "cuda", "budget_minutes": None, "epoch_seconds": 12.0, "peak_memory_mib": 9000}
+    rows = [row("nnUNetTrainer", 0, 0.1, final=True)]
+    for trainer, epochs, dice in ((nnunet, 50, 0.8), (ours, 50, 0.9), (ours, 20, 0.5)):
+        rows.append(row(trainer, 0, dice, final=True) | on_gpu | {"epochs": epochs, "iterations": 250 * epochs})
+    (tmp_path / "runs.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+    for name, of in (
+        ("nnUNetTrainer-2d_50", "nnUNetTrainer"),
+        ("LeViTUNetTrainer-2d_50", "HybridRecipeTrainer_nomirror_bf16"),
+    ):
+        shutil.copy(kept / f"{of}_60min_f0_s0.json", tmp_path / "final" / f"{name}_f0_s0.json")
+
+    def called(*flags):
+        monkeypatch.setattr(sys, "argv", ["pocket_report.py", "--final", "--device", "cuda", *flags])
+        report.main()
+        return capsys.readouterr().out
+
+    table = [line.strip("| ").split(" | ") for line in called("--fold", "0").split("\n\n")[0].splitlines()]
+    assert [(cells[1], cells[3], cells[6], cells[-2:]) for cells in table[2:]] == [
+        (f"`{ours}`", "5000", "50.00", ["12.0", "9000"]),
+        (f"`{ours}`", "12500", "90.00", ["12.0", "9000"]),
+        (f"`{nnunet}`", "12500", "80.00", ["12.0", "9000"]),
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"runs.jsonl", "final"}
+    called()
+    found = json.loads((tmp_path / "differences_cuda.json").read_text())
+    assert [(entry["model"], entry["reference"], entry["epochs"]) for entry in found] == [(ours, nnunet, 50)] * 2
+    assert (tmp_path / "curves_final_cuda.png").is_file()
+
+
+def test_a_run_that_is_done_is_not_done_again(benchmark, monkeypatch, tmp_path):
+    def train(*_):
+        pytest.fail("it trains again")
+
+    monkeypatch.setattr(benchmark, "train", train)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    work = tmp_path / "pocket" / "nnUNetTrainer@2d_50_f0_s0"
+    work.mkdir(parents=True)
+    (work / "row.json").touch()
+    flags = "run --trainer nnUNetTrainer --configuration 2d --plans nnUNetPlans --fold 0 --epochs 50 --final --c --once"
+    monkeypatch.setattr(sys, "argv", ["pocket_benchmark.py", *flags.split()])
+    benchmark.main()
+
+
+def test_peak_memory_is_that_of_all_parts_of_a_training(benchmark, monkeypatch, tmp_path):
+    for mib in (3000, 2000):
+        monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda mib=mib: mib * 2**20)
+        assert benchmark.peak_memory("cuda", tmp_path / "run") == {"peak_memory_mib": 3000}
+    assert benchmark.peak_memory("cpu", tmp_path / "run") == {}
+
+
+@pytest.mark.parametrize("ends", [{}, {"UNet2022Trainer": 75}, {"UNet2022Trainer": 143, "LeViTUNetTrainer": 1}])
+def test_trainings_on_a_gpu_say_what_is_left(ends, tmp_path):
+    """What takes the place of Python notes its arguments and ends as a training does: done, stopped or failed."""
+    python = tmp_path / "python"
+    cases = " ".join(f"*'--trainer {name} '*) exit {code};;" for name, code in ends.items())
+    python.write_text(f'#!/bin/bash\necho "$POCKET_RESULTS $*" >> {tmp_path}/calls\ncase "$* " in {cases} *) ;; esac\n')
+    python.chmod(0o755)
+
+    def started(**variables):
+        command = ["bash", EXPERIMENTS / "pocket_gpu.sh", "nnUNetTrainer", "LeViTUNetTrainer", "UNet2022Trainer"]
+        environment = {**os.environ, "PYTHON": str(python), "OUT": "out", "PARALLEL": "3", **variables}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+        return done.returncode, done.stdout.splitlines()
+
+    words = {0: "done", 1: "failed", 75: "not done yet, the same command goes on"}
+    expected = {"nnUNetTrainer": 0, "LeViTUNetTrainer": 0, "UNet2022Trainer": 0} | ends
+    lines = [f"{name}: {words[75 if code == 143 else code]}" for name, code in expected.items()]
+    assert started() == (75 if ends else 0, lines)
+    calls = (tmp_path / "calls").read_text()
+    assert calls.count("out docs/lab/experiments/pocket_benchmark.py run --trainer") == 3
+    assert calls.count("--fold 0 --epochs 50 --device cuda --final --c --once") == 3
+    if not ends:
+        assert started(LIMIT="60") == (75, [line.replace("done", words[75]) for line in lines])
+        assert (tmp_path / "calls").read_text() == calls
 
 
 def test_every_candidate_is_the_name_of_a_training():

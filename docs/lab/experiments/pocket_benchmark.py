@@ -31,7 +31,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from pocket_calibrate import calibrate
 from pocket_prepare import (
@@ -41,10 +41,12 @@ from pocket_prepare import (
     REPORT_ON,
     RESULTS,
     circumstances,
+    evaluation_file,
     folder_of,
     make_trainer,
     now,
     prepare,
+    run_name,
 )
 
 STOPPED = 75  # exit code of a training that was asked to stop, as everywhere in the package
@@ -124,9 +126,23 @@ def enter_run(key: str, length: str, fold: int, seed: int) -> Path:
     """The folder of a run; from now on its training is where nnU-Net looks for results."""
     from nnunetv2_levit.nnunet.environment import nnunet_folder
 
-    work = nnunet_folder("nnUNet_results") / "pocket" / f"{key}_{length}_f{fold}_s{seed}"
+    work = nnunet_folder("nnUNet_results") / "pocket" / run_name(key, length, fold, seed)
     os.environ["nnUNet_results"] = str(work / "training")  # noqa: SIM112
     return work
+
+
+def peak_memory(device: str, work: Path) -> dict:
+    """MiB that a training on a GPU has held at most, its parts of earlier calls included."""
+    import torch
+
+    if device != "cuda":
+        return {}
+    path = work / "peak_memory_mib.json"
+    earlier = json.loads(path.read_text()) if path.is_file() else 0
+    peak = max(earlier, round(torch.cuda.max_memory_allocated() / 2**20))
+    work.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(peak))
+    return {"peak_memory_mib": peak}
 
 
 def validation_frames(fold: int, folder: Path) -> tuple[Path, Path]:
@@ -157,17 +173,25 @@ def run(arguments: argparse.Namespace) -> None:
         key += f"@{arguments.configuration}"
     length = length_of(arguments, key)
     work = enter_run(key, str(arguments.epochs or f"{arguments.budget_minutes:g}min"), arguments.fold, arguments.seed)
-    fold_folder = train(arguments, length)
+    if arguments.once and (work / "row.json").is_file():
+        print(f"{work.name} is done")
+        return
+    try:
+        fold_folder = train(arguments, length)
+    finally:
+        peak = peak_memory(arguments.device, work)
 
     images, labels = validation_frames(arguments.fold, work)
+    cores = len(os.sched_getaffinity(0))
+    workers = max(1, cores // 4)
     predict(
         model=fold_folder.parent,
         folds=[arguments.fold],
         images=images,
         output=work / "predictions",
         device=arguments.device,
-        preprocessing_workers=1,
-        exporting_workers=1,
+        preprocessing_workers=workers,
+        exporting_workers=workers,
         continue_prediction=True,
         mirroring=arguments.final,
         progress=True,
@@ -177,7 +201,7 @@ def run(arguments: argparse.Namespace) -> None:
         truth=labels,
         dataset=folder_of("nnUNet_raw"),
         name=key,
-        workers=2,
+        workers=2 * workers,
         output=work / "evaluation",
     )
     epochs = read_fold(fold_folder)["epochs"]
@@ -189,9 +213,12 @@ def run(arguments: argparse.Namespace) -> None:
         "final": arguments.final,
         "mirroring": arguments.final and "_nomirror" not in key,  # at prediction
         **length,
-        "cores": len(os.sched_getaffinity(0)),
+        "device_type": arguments.device,
+        "cores": cores,
         "iterations": length["epochs"] * length["iterations_per_epoch"],
         "wall_seconds_with_validation": round(sum(epoch["seconds"] for epoch in epochs)),
+        "epoch_seconds": round(median(epoch["seconds"] for epoch in epochs), 2),  # without compiling, in the first one
+        **peak,
         **{metric: measured(evaluation, metric) for metric in ("dice", "hd95")},
         "curve": [round(fmean(v or 0.0 for v in epoch["pseudo_dice"]), 4) for epoch in epochs],
         **machine,
@@ -202,7 +229,8 @@ def run(arguments: argparse.Namespace) -> None:
         file.write(json.dumps(row) + "\n")
     if arguments.final:
         evaluation |= {"predictions": key, "ground_truth": "labelsTr"}  # no paths of this machine
-        write_json(RESULTS / "final" / f"{work.name}.json", evaluation)
+        write_json(evaluation_file(RESULTS, work.name), evaluation)
+    write_json(work / "row.json", row)
     print(json.dumps({name: row[name] for name in ("trainer", "fold", "iterations", "dice", "hd95")}, indent=1))
 
 
@@ -242,6 +270,7 @@ def main() -> None:
     length.add_argument("--epochs", type=int, help="of 250 iterations, instead of a budget")
     added.add_argument("--final", action="store_true", help="for the report: folds 0, 3 and 4")
     added.add_argument("--c", action="store_true", help="go on with a training that was interrupted")
+    added.add_argument("--once", action="store_true", help="nothing where this run is done (its folder has a row.json)")
     added.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     added.add_argument("--calibration", default="calibration.json")
     added.add_argument("--cost-of", help="the trainer whose iteration costs as much, where none was measured")

@@ -15,7 +15,7 @@ from commands import program
 DATASET, PLANS, CONFIGURATION = 27, "pocket", "2d_112"
 SPACING, PATCH, BATCH = (10.0, 2.5, 2.5), (112, 112), 8
 CHOOSE_ON, REPORT_ON = (1, 2), (0, 3, 4)  # folds
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "pocket"
+RESULTS = Path(os.environ.get("POCKET_RESULTS") or Path(__file__).resolve().parents[1] / "results" / "pocket")
 REFERENCE = "HybridRecipeTrainer_bf16"
 os.environ.setdefault("nnUNet_n_proc_DA", "1")
 
@@ -24,6 +24,15 @@ def folder_of(variable: str) -> Path:
     from nnunetv2_levit.nnunet.environment import dataset_folder
 
     return dataset_folder(variable, DATASET, advice="run `prepare` first")
+
+
+def run_name(trainer: str, length: str, fold: int, seed: int) -> str:
+    return f"{trainer}_{length}_f{fold}_s{seed}"
+
+
+def evaluation_file(results: Path, run: str) -> Path:
+    """Where the evaluation of a final run is kept; from a lent GPU no file comes back with an @ in its name."""
+    return results / "final" / f"{run.replace('@', '-')}.json"
 
 
 def architecture_for_patch(planner_name: str) -> dict:
