@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from nnunetv2_levit.benchmark.memory import peak_memory
 from nnunetv2_levit.benchmark.networks import REFERENCES, build, check_patch
-from nnunetv2_levit.benchmark.steps import MODES, Step, make_step
+from nnunetv2_levit.benchmark.steps import MODES, Step, is_autotuned, make_step
 from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.inference.batching import is_out_of_memory, release_cached_memory
@@ -94,10 +94,12 @@ def _check(
         require_onnx()
 
 
-def _tried(network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int) -> Step | str:
+def _tried(
+    network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int, autotune: bool
+) -> Step | str:
     """A step that was tried once, or why it can't be measured."""
     try:
-        step = make_step(network, mode, images=images, num_classes=num_classes)
+        step = make_step(network, mode, images=images, num_classes=num_classes, autotune=autotune)
         step()
     except UserError as error:  # it can't be exported
         return str(error)
@@ -133,11 +135,13 @@ def run(
     num_classes: int = 4,
     settings: Mapping[str, Any] | None = None,
     memory: bool = True,
+    autotune: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure every network at every patch and batch size; returns the machine and one row each.
 
-    ``settings`` are arguments of the constructor of the one network that is not nnU-Net's own.
+    ``settings`` are arguments of the constructor of the one network that is not nnU-Net's own. ``autotune`` is that of
+    `make_step`.
 
     ``seconds_per_image`` of a row has a number for each mode: medians over rounds in which the networks take turns; or
     None, and the reason in ``not_measured``, where memory does not suffice, an image is too small to train on alone, or
@@ -177,11 +181,13 @@ def run(
         for mode in modes:
             steps = {}
             for name in networks:
-                tried = _tried(new(name, patch).to(device), mode, images=images, num_classes=num_classes)
+                network = new(name, patch).to(device)
+                tried = _tried(network, mode, images=images, num_classes=num_classes, autotune=autotune)
                 if isinstance(tried, str):
                     reasons[name][mode] = tried
                     if progress:
                         tqdm.write(f"{name}, {mode}, batch {batch} of {patch[0]}x{patch[1]} not measured: {tried}")
+                    del network
                     release_cached_memory(images.device)
                 else:
                     steps[name] = tried
@@ -209,6 +215,7 @@ def run(
                     num_classes=num_classes,
                     device=device,
                     settings=_settings_of(name, settings),
+                    autotune=autotune,
                 )
                 row["peak_memory_mib"][mode] = round(peak, 1)
             rows.append(row)
@@ -219,6 +226,7 @@ def run(
         "torch": torch.__version__,
         "python": platform.python_version(),
         "modes": list(modes),
+        "cudnn_autotuning": {mode: is_autotuned(mode, autotune) for mode in modes},
         "settings": dict(settings),
         "rows": rows,
     }

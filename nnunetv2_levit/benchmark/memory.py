@@ -1,5 +1,6 @@
-"""Peak memory of one step, in a process of its own: the largest memory of a process so far can't be reset."""
+"""Peak memory of one step; on a CPU in a process of its own, whose largest memory so far can't be reset."""
 
+import gc
 import multiprocessing
 import resource
 import sys
@@ -32,16 +33,19 @@ def _peak(
     num_classes: int,
     device: str,
     settings: Mapping[str, Any] | None,
+    autotune: bool,
 ) -> float:
+    gc.collect()  # what is freed during the steps would hide memory of theirs
+    held = torch.cuda.memory_allocated() if device == "cuda" else 0
     network = build(name, in_channels=shape[1], num_classes=num_classes, patch_size=shape[2:], settings=settings)
     images = torch.randn(shape, device=device)
-    step = make_step(network.to(device), mode, images=images, num_classes=num_classes)
+    step = make_step(network.to(device), mode, images=images, num_classes=num_classes, autotune=autotune)
     before = _resident_mib()
     if images.is_cuda:
         torch.cuda.reset_peak_memory_stats()
     for _ in range(2):
         step()
-    return torch.cuda.max_memory_allocated() / MIB if images.is_cuda else _resident_mib() - before
+    return (torch.cuda.max_memory_allocated() - held) / MIB if images.is_cuda else _resident_mib() - before
 
 
 def peak_memory(
@@ -52,11 +56,15 @@ def peak_memory(
     num_classes: int,
     device: str,
     settings: Mapping[str, Any] | None = None,
+    autotune: bool = False,
 ) -> float:
     """MiB of a step on images of ``shape``.
 
     On a GPU the most that was allocated, weights included; on a CPU by how much the process's largest resident memory
     grew beyond that of the network itself.
     """
+    arguments = (name, mode, shape, num_classes, device, settings, autotune)
+    if device == "cuda":
+        return _peak(*arguments)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (name, mode, shape, num_classes, device, settings))
+        return pool.apply(_peak, arguments)

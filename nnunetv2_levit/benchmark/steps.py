@@ -1,6 +1,7 @@
 """What is timed: one step of a network in a given mode, as a callable without arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -20,11 +21,28 @@ MODES = {
 Step = Callable[[], None]
 
 
-def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int) -> Step:
+@contextmanager
+def cudnn_autotuning(on: bool) -> Iterator[None]:
+    """Within it cuDNN times its algorithms for each new size, as nnU-Net lets it, or takes the one that it expects."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = on
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def is_autotuned(mode: str, autotune: bool) -> bool:
+    """Whether cuDNN's autotuning is on in a step: in training always, as in nnU-Net."""
+    return autotune or mode.startswith("training")
+
+
+def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int, autotune: bool = False) -> Step:
     """One step of ``mode`` on ``images`` (B, C, H, W); it returns when the device has done it.
 
     fp16 autocast on CUDA, as in nnU-Net, fp32 on a CPU. Channels-last memory, except for networks with instance norm,
-    which copies every map to contiguous memory. ``network`` must not be used for anything else afterwards.
+    which copies every map to contiguous memory. ``autotune`` lets cuDNN time its algorithms in inference too.
+    ``network`` must not be used for anything else afterwards.
     """
     device = images.device
     cuda = device.type == "cuda"
@@ -52,7 +70,7 @@ def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classe
         forward = torch.compile(network) if mode == "training_compiled" else network
 
     def infer() -> None:
-        with torch.inference_mode(), precision(device):
+        with cudnn_autotuning(autotune), torch.inference_mode(), precision(device):
             forward(images)
         if cuda:
             torch.cuda.synchronize()
@@ -65,9 +83,10 @@ def make_step(network: nn.Module, mode: str, *, images: torch.Tensor, num_classe
 
     def train() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with precision(device):
-            loss = nn.functional.cross_entropy(forward(images), target)
-        scaler.scale(loss).backward()
+        with cudnn_autotuning(is_autotuned(mode, autotune)):
+            with precision(device):
+                loss = nn.functional.cross_entropy(forward(images), target)
+            scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         if cuda:

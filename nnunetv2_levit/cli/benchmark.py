@@ -43,7 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--classes", type=int, default=4, help="classes (default 4)")
     parser.add_argument("--repetitions", type=int, default=5, help="timed rounds (default 5)")
-    parser.add_argument("--no-memory", action="store_true", help="leave out memory, which takes a process each")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="leave out memory, which takes a process each on a CPU"
+    )
+    parser.add_argument(
+        "--autotune",
+        action="store_true",
+        help="on CUDA let cuDNN time its algorithms in inference too, as nnU-Net does",
+    )
     parser.add_argument("-o", "--output", type=Path, help="write the result as JSON, with .md and .png beside it")
 
 
@@ -71,6 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
         num_classes=arguments.classes,
         settings=settings,
         memory=not arguments.no_memory,
+        autotune=arguments.autotune,
         progress=True,
     )
     if arguments.output is not None:

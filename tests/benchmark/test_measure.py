@@ -1,4 +1,6 @@
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from nnunetv2_levit.benchmark.timing import interleaved
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import create
 from nnunetv2_levit.network_architectures.layers import upsampled_convolution
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "docs" / "lab" / "experiments"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +67,7 @@ def test_the_command_writes_json_a_table_and_a_figure(tmp_path, capsys):
 def test_what_can_not_be_measured_is_said_and_the_rest_is_measured(tmp_path, monkeypatch, capsys):
     """One image of 32 x 32 leaves a single token, on which batch norm can't be trained; and memory that runs out."""
 
-    def scarce(network, mode, *, images, num_classes):
+    def scarce(network, mode, *, images, num_classes, autotune):
         def fail():
             raise RuntimeError("CUDA out of memory.")
 
@@ -100,10 +104,12 @@ def _export_fails(*_, **__):
     raise RuntimeError("Failed to export the model\nadvice") from ValueError("data-dependent\nmore")
 
 
-@pytest.mark.slow
-def test_training_takes_more_memory_than_inference():
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
+def test_training_takes_more_memory_than_inference(device):
     peak = {
-        mode: peak_memory("nnunet_plain", mode, shape=(8, 1, 64, 64), num_classes=2, device="cpu")
+        mode: peak_memory("nnunet_plain", mode, shape=(8, 1, 64, 64), num_classes=2, device=device)
         for mode in ("inference", "training")
     }
     assert 0 < peak["inference"] < peak["training"]
@@ -114,6 +120,32 @@ def test_networks_take_turns():
     seconds = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, repetitions=3)
     assert order == ["a", "b"] * 5
     assert set(seconds) == {"a", "b"}
+
+
+@pytest.mark.parametrize(("mode", "autotune"), [("inference", False), ("inference", True), ("training", False)])
+def test_cudnn_is_autotuned_in_training_and_elsewhere_if_asked(mode, autotune):
+    class Noting(torch.nn.Conv2d):
+        def forward(self, x):
+            noted.append(torch.backends.cudnn.benchmark)
+            return super().forward(x)
+
+    noted = []
+    make_step(Noting(1, 2, 1), mode, images=torch.zeros(1, 1, 4, 4), num_classes=2, autotune=autotune)()
+    assert noted == [mode == "training" or autotune]
+    assert not torch.backends.cudnn.benchmark
+
+
+def test_a_network_that_does_not_compile_costs_no_other_figure(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    order = []
+
+    def fail():
+        raise RuntimeError("no compiler")
+
+    steps = {("a", "compiled"): fail, ("a", "plain"): lambda: order.append("a"), ("b", "compiled"): lambda: None}
+    parts = [set(part) for part in importlib.import_module("networks_speed").measured(steps, repetitions=1)]
+    assert parts == [{("a", "plain")}, {("a", "plain"), ("b", "compiled")}, {("a", "plain"), ("b", "compiled")}]
+    assert order == ["a"] * 6
 
 
 @pytest.mark.parametrize(

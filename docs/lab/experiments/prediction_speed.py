@@ -26,6 +26,7 @@ import torch
 from commands import command_line, program
 from tqdm import tqdm
 
+from nnunetv2_levit.benchmark.steps import cudnn_autotuning
 from nnunetv2_levit.dataset_conversion.convert import convert
 from nnunetv2_levit.inference.batching import BatchRunner, keep_freed_memory
 from nnunetv2_levit.nnunet.environment import set_up_process
@@ -128,8 +129,11 @@ def time_computing(model: Path, images: Path, settings: argparse.Namespace) -> t
         name = "batched" if size is None else f"batches of {size}"
         predictors[name] = BatchedPredictor(device=device, allow_tqdm=False)
         predictors[name].runner = BatchRunner(device, size)
-    for predictor in predictors.values():
+    autotuned = {}
+    for name, predictor in predictors.items():
+        torch.backends.cudnn.benchmark = True  # as nnU-Net's constructor sets it, for CUDA; ours switches it off again
         predictor.initialize_from_trained_model_folder(str(model), folds)
+        autotuned[name] = torch.backends.cudnn.benchmark
     stock = predictors["stock"]
     managers = stock.plans_manager, stock.configuration_manager, stock.dataset_json
     preprocessor = stock.configuration_manager.preprocessor_class(verbose=False)
@@ -137,14 +141,16 @@ def time_computing(model: Path, images: Path, settings: argparse.Namespace) -> t
         torch.from_numpy(preprocessor.run_case([str(path)], None, *managers)[0]) for path in sorted(images.iterdir())
     ]
     seconds: dict[str, list[float]] = {name: [] for name in predictors}
-    logits = {
-        name: predictor.predict_logits_from_preprocessed_data(volumes[0]) for name, predictor in predictors.items()
-    }
+    logits = {}
+    for name, predictor in predictors.items():
+        with cudnn_autotuning(autotuned[name]):
+            logits[name] = predictor.predict_logits_from_preprocessed_data(volumes[0])
     for _ in tqdm(range(settings.repetitions), desc=f"computing, {model.name}"):
         for name, predictor in predictors.items():
             start = perf_counter()
-            for volume in volumes:
-                predictor.predict_logits_from_preprocessed_data(volume)
+            with cudnn_autotuning(autotuned[name]):
+                for volume in volumes:
+                    predictor.predict_logits_from_preprocessed_data(volume)
             seconds[name].append(perf_counter() - start)
     name, last = list(predictors.items())[-1]
     difference = (logits["stock"].float() - logits[name].float()).abs().max()
@@ -152,6 +158,7 @@ def time_computing(model: Path, images: Path, settings: argparse.Namespace) -> t
         "patch_size": list(stock.configuration_manager.patch_size),
         "slices": sum(int(volume.shape[1]) for volume in volumes),
         "batch_size": last.runner.batch_size,
+        "cudnn_autotuning": autotuned,
         "largest_difference_of_logits": float(difference),
         "largest_logit": float(logits["stock"].float().abs().max()),
     }

@@ -14,6 +14,7 @@ from statistics import median
 from time import perf_counter
 
 import torch
+from commands import command_line
 from tqdm import tqdm
 
 from nnunetv2_levit.network_architectures.layers import upsampled_convolution as module
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("--training", action="store_true")
     parser.add_argument("--repetitions", type=int, default=7)
     arguments = parser.parse_args()
+    torch.backends.cudnn.benchmark = arguments.training  # as nnU-Net trains, and as `predict` predicts
     rows = []
     for batch, shape in tqdm(list(product(arguments.batch, SHAPES))):
         rows.append(
@@ -96,7 +98,15 @@ def main() -> None:
         gmac = row["gmac"]
         relative = (gmac["after"] - gmac["mixing"]) / gmac["contractions"]
         print(f"{row['shape']} batch {row['batch']}: after / before {row['ratio']:.2f}, break-even cost {relative:.1f}")
-    result = {"device": arguments.device, "training": arguments.training, "fit": fit(rows), "rows": rows}
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    result = {
+        "command": command_line(),
+        "device": device,
+        "torch": torch.__version__,
+        "training": arguments.training,
+        "fit": fit(rows),
+        "rows": rows,
+    }
     print(f"best contraction cost {result['fit']}")
     arguments.output.write_text(json.dumps(result, indent=1) + "\n")
 
