@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nnunetv2_levit.inference.onednn import with_onednn_linears
 from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+from nnunetv2_levit.network_architectures.layers.depthwise_convolution import DepthwiseConv2d
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm
 from nnunetv2_levit.network_architectures.layers.upsampled_convolution import UpsampledConv2d
 from nnunetv2_levit.network_architectures.unet2022.window_attention import WindowedMixing
@@ -33,6 +34,7 @@ HALVED = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
     nn.Linear,
+    DepthwiseConv2d,
     UpsampledConv2d,
     LayerNorm,
     WindowedMixing,

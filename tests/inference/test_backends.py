@@ -27,7 +27,7 @@ def test_fp16_weights_give_what_autocast_gives(name):
     x = torch.randn(2, 1, *SIZE)
     with torch.inference_mode(), half_autocast():
         assert torch.equal(halved(x), folded(x))
-    layers = [module for module in halved.modules() if type(module) in (nn.Conv2d, nn.Linear)]
+    layers = [module for module in halved.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
     assert layers
     assert all(layer.weight.dtype == torch.half for layer in layers)
 

@@ -98,6 +98,17 @@ def test_no_shift_where_the_window_covers_the_map():
     assert WindowedMixing(width=8, heads=2, window=(6, 5), grid=(6, 10), shifted=True).shift((6, 10)) == (0, 2)
 
 
+def test_shifted_maps_stay_in_channels_last_memory():
+    """On the meta device, where rolled maps lie in memory as they do on CUDA."""
+    layouts = []
+    with torch.device("meta"):
+        mixing = WindowedMixing(width=8, heads=2, window=(4, 4), grid=(8, 8), shifted=True)
+        mixing.conv_dw.register_forward_pre_hook(lambda _, images: layouts.append(images[0].stride()))
+        x = torch.empty(2, 8, 8, 8).contiguous(memory_format=torch.channels_last)
+        layouts.append(mixing(x).stride())
+    assert layouts == [x.stride()] * 2
+
+
 def test_masks_stay_out_of_the_state_dict_and_follow_the_size():
     windows = (4, 4, 4, 2)
     small, large = (build(image_size=(s, s), windows=windows).double().eval() for s in (64, 128))

@@ -12,6 +12,8 @@ import argparse
 import json
 import warnings
 from collections import Counter
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -27,7 +29,11 @@ from nnunetv2_levit.network_architectures.folding import fold_batch_norm
 
 NO_KERNEL = ("aten.empty", "aten._unsafe_view", "aten._reshape_alias", "aten.detach", "aten.promote_types", "prim")
 CLASSES = 9
-FAKE = FakeTensorMode()  # one for all: constants of sizes are cached
+FAKE = FakeTensorMode()  # one for all, so that constants of sizes can be kept
+with suppress(ImportError):  # the version before has none
+    from nnunetv2_levit.network_architectures.layers import size_constants
+
+    size_constants._build = cache(size_constants._build)  # the network keeps real ones alone
 
 
 def size_of(tensors) -> int:

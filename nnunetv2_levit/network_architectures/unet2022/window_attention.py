@@ -45,6 +45,12 @@ def shift_mask(grid: Grid, window: Grid, shift: Grid) -> Tensor:
     return MASKED * (tokens[:, :, None] != tokens[:, None, :]).float()
 
 
+def _rolled(x: Tensor, shift: Grid) -> Tensor:
+    """A map (B, H, W, C) moved downwards and to the right. On CUDA torch's roll returns contiguous memory, so that one of
+    (B, C, H, W) would no longer be channels-last."""
+    return torch.roll(x, shift, dims=(1, 2))
+
+
 class WindowAttention(nn.Module):
     """Swin's window attention without its output projection. QKV has a bias; so has each pair of positions in a window
     (one table for all windows).
@@ -157,15 +163,14 @@ class WindowedMixing(nn.Module):
         padded, shift = self.padded(grid), self.shift(grid)
         x = pad(x, padded)
         if any(shift):
-            x = torch.roll(x, (-shift[0], -shift[1]), dims=(2, 3))
+            x = _rolled(x.permute(0, 2, 3, 1), (-shift[0], -shift[1])).permute(0, 3, 1, 2)
         mixed = self._mix(x, padded, shift)
         x = self.proj(mixed)
         if self.project_with_residual:
             x = x + mixed
-        x = x.permute(0, 3, 1, 2)
         if any(shift):
-            x = torch.roll(x, shift, dims=(2, 3))
-        return crop(x, grid)
+            x = _rolled(x, shift)
+        return crop(x.permute(0, 3, 1, 2), grid)
 
     def _mix(self, x: Tensor, padded: Grid, shift: Grid) -> Tensor:
         """Attention plus convolution of a padded and rolled map, (B, C, H, W) -> (B, H, W, C)."""
