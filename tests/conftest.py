@@ -1,10 +1,12 @@
 """Where real data lie and what happens without them, and one small preprocessed dataset for the tests that train."""
 
+import importlib
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -70,12 +72,21 @@ def skipped_line(reports: list[pytest.TestReport]) -> str:
     return "skipped: " + (", ".join(f"{count} ({reason})" for reason, count in reasons.most_common()) or "none")
 
 
+def in_ci() -> bool:
+    return os.environ.get("CI", "").lower() in ("true", "1")
+
+
+def library_or_skip(name: str) -> ModuleType:
+    """A library of the extra ``test``; without it the test that asks is skipped or, in CI, fails."""
+    return importlib.import_module(name) if in_ci() else pytest.importorskip(name)
+
+
 def is_there(path: Path, what: str) -> bool:
     """Whether real data or a published text lie at ``path``. In CI their absence is a failure, so that it can't go
     unseen, unless `NO_REAL_DATA` says that they are left out on purpose (they may not be published)."""
     if path.exists():
         return True
-    if os.environ.get("CI", "").lower() in ("true", "1") and os.environ.get(NO_REAL_DATA, "") in ("", "0"):
+    if in_ci() and os.environ.get(NO_REAL_DATA, "") in ("", "0"):
         pytest.fail(f"{_missing(path, what)}: put them there, or set {NO_REAL_DATA}=1 where there are none on purpose")
     return False
 

@@ -2,12 +2,12 @@
 
 import math
 
-import medpy.metric.binary as medpy
 import numpy as np
 import pytest
 
 from nnunetv2_levit.evaluation.case_metrics import METRICS, structure_metrics
 from nnunetv2_levit.evaluation.surface_distances import surface_distances
+from tests.conftest import library_or_skip
 
 
 def mask(shape, *boxes):
@@ -94,6 +94,7 @@ def test_what_lies_at_the_rim_of_the_image_has_its_surface_there():
 
 
 def test_against_medpy_on_perturbed_real_labels(perturbed_acdc):
+    medpy = library_or_skip("medpy.metric.binary")
     compared = 0
     for prediction, truth, spacing in perturbed_acdc:
         for label in (1, 2, 3):

@@ -1,10 +1,10 @@
 """The papers' figures against their own computation, written out here."""
 
-import medpy.metric.binary as medpy
 import numpy as np
 import pytest
 
 from nnunetv2_levit.evaluation.protocols import PROTOCOLS, _resized
+from tests.conftest import library_or_skip
 
 
 def square(shape=(10, 10), box=((2, 6), (2, 6))):
@@ -24,6 +24,7 @@ def test_what_transunets_code_makes_of_empty_structures(name, predicted, there, 
 
 
 def test_transunets_figures_are_medpys_without_spacing(perturbed_acdc):
+    medpy = library_or_skip("medpy.metric.binary")
     for prediction, truth, _ in perturbed_acdc[:2]:
         for label in (1, 3):
             p, t = prediction == label, truth == label

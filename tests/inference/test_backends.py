@@ -67,17 +67,20 @@ def test_the_copy_for_a_cpu_computes_what_the_network_does(name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", SMALLEST)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_the_copy_for_a_gpu_computes_what_the_network_does_under_autocast(name, compiled):
+def test_the_copy_for_a_gpu_is_as_exact_as_the_network_under_autocast(name, compiled):
+    """Both against float64: how far half precision is off depends on the network, and most on TransUNet's norms."""
     torch.manual_seed(0)
     device = torch.device("cuda")
     network = randomise(create(name, in_channels=1, num_classes=3, image_size=SIZE)).eval().to(device)
+    exact = copy.deepcopy(network).double()
     backend = TorchBackend(network, device=device, compiled=compiled)
     for batch in (1, 3):
         x = torch.randn(batch, 1, *SIZE, device=device)
-        with torch.inference_mode(), precision(device):
-            expected = network(x)
-            got = backend(x)
-        torch.testing.assert_close(got.float(), expected.float(), rtol=0.01, atol=0.01 * expected.abs().max().item())
+        with torch.inference_mode():
+            expected = exact(x.double())
+            with precision(device):
+                errors = [(compute(x) - expected).norm() / expected.norm() for compute in (network, backend)]
+        assert errors[1] <= 2 * errors[0] + 1e-3
 
 
 @pytest.mark.skipif(not is_available(), reason="this torch has no oneDNN linear layers")

@@ -14,6 +14,7 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from nnunetv2.run import run_training as nnunet_run_training
 
 from nnunetv2_levit.errors import NonFiniteLossError, UserError
+from nnunetv2_levit.nnunet.pretrained_weights import unwrapped
 from nnunetv2_levit.nnunet.replacements import install, uninstall
 from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
 from nnunetv2_levit.trainers.naming import FAMILIES, trainer_class, truncated_name
@@ -29,12 +30,12 @@ def make_trainer(preprocessed, monkeypatch, tmp_path):
     monkeypatch.setenv("nnUNet_results", str(tmp_path))
     (folder,) = Path(preprocessed["nnUNet_preprocessed"]).glob(f"Dataset{DATASET_ID:03d}_*")
 
-    def make(name="LeViTUNetTrainer_128s_2iterations_4epochs", configuration=CONFIGURATION, patch=None):
+    def make(name="LeViTUNetTrainer_128s_2iterations_4epochs", configuration=CONFIGURATION, patch=None, device="cpu"):
         plans = json.loads((folder / "nnUNetPlans.json").read_text()) | {"continue_training": False}
         if patch is not None:
             plans["configurations"][configuration]["patch_size"] = patch
         dataset = json.loads((folder / "dataset.json").read_text())
-        return trainer_class(name)(plans, configuration, 0, dataset, torch.device("cpu"))
+        return trainer_class(name)(plans, configuration, 0, dataset, torch.device(device))
 
     return make
 
@@ -105,17 +106,19 @@ def test_validation_does_not_switch_on_what_was_off(make_trainer):
     assert trainer._get_deep_supervision_scales() is None
 
 
-@pytest.mark.parametrize(
+smallest_of_each_family = pytest.mark.parametrize(
     "name", [truncated_name(f"{family.name}Trainer", 1) for family in FAMILIES.values() if family.blocks]
 )
-def test_training_steps_move_the_rate_and_lower_the_loss(make_trainer, name):
+
+
+def losses_and_rates(trainer):
+    """Of 16 steps on one batch, whose foreground is what is bright."""
     torch.manual_seed(0)
-    trainer = make_trainer(f"{name}_2iterations_40epochs")
     trainer.initialize()
     fixed = batch(trainer)
     seen = (fixed["data"] > 0).float()
     if trainer.enable_deep_supervision:
-        strides = [round(1 / scale) for scale in trainer.network.deep_supervision_scales]
+        strides = [round(1 / scale) for scale in unwrapped(trainer.network).deep_supervision_scales]
         fixed["target"] = [seen[:, :, ::stride, ::stride] for stride in strides]
     else:
         fixed["target"] = seen
@@ -125,9 +128,30 @@ def test_training_steps_move_the_rate_and_lower_the_loss(make_trainer, name):
         for _ in range(2):
             losses.append(float(trainer.train_step(fixed)["loss"]))
             rates.append(trainer.optimizer.param_groups[0]["lr"])
+    return losses, rates
+
+
+@smallest_of_each_family
+def test_training_steps_move_the_rate_and_lower_the_loss(make_trainer, name):
+    trainer = make_trainer(f"{name}_2iterations_40epochs")
+    losses, rates = losses_and_rates(trainer)
     assert rates[0] < rates[1] < trainer.initial_lr
     assert len(set(rates)) == len(rates)
     assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.25
+
+
+@pytest.mark.gpu
+@smallest_of_each_family
+@pytest.mark.parametrize(("option", "compiled"), [("", True), ("", False), ("_bf16", False)])
+def test_training_steps_on_a_gpu_reach_every_parameter_and_lower_the_loss(
+    make_trainer, monkeypatch, name, option, compiled
+):
+    """In fp16, compiled as nnU-Net does by default and not, and in bfloat16."""
+    monkeypatch.setenv("nnUNet_compile", str(compiled))
+    trainer = make_trainer(f"{name}{option}_2iterations_40epochs", device="cuda")
+    losses, _ = losses_and_rates(trainer)
+    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    assert all(torch.isfinite(parameter.grad).all() for parameter in trainer.network.parameters())
 
 
 def test_transfuse_weights_three_outputs_of_full_resolution(make_trainer):

@@ -46,8 +46,10 @@ def shift_mask(grid: Grid, window: Grid, shift: Grid) -> Tensor:
 
 
 def _rolled(x: Tensor, shift: Grid) -> Tensor:
-    """A map (B, H, W, C) moved downwards and to the right. On CUDA torch's roll returns contiguous memory, so that one of
-    (B, C, H, W) would no longer be channels-last."""
+    """A map (B, H, W, C) moved downwards and to the right.
+
+    As (B, C, H, W) it would not stay channels-last: on CUDA what `torch.roll` returns is contiguous.
+    """
     return torch.roll(x, shift, dims=(1, 2))
 
 
