@@ -192,7 +192,21 @@ def main() -> None:
     if settings.device == "cpu":
         torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
-    rows = []
+    result = {
+        "command": command_line({str(settings.acdc): "ACDC_FOLDER"}),
+        "device": torch.cuda.get_device_name() if settings.device == "cuda" else f"{torch.get_num_threads()} CPU cores",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "cases": settings.cases,
+        "folds": settings.folds,
+        "rows": [],
+    }
+
+    def keep() -> None:
+        if settings.output is not None:
+            settings.output.write_text(json.dumps(result, indent=2) + "\n")
+
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         for name in ("raw", "preprocessed", "results"):
@@ -203,25 +217,14 @@ def main() -> None:
             model = untrained_model(planned, root / trainer, trainer, settings.folds)
             computing, facts = time_computing(model, images, settings)
             row = {"trainer": trainer, **facts, "computing_ratios": ratios(computing), "computing_seconds": computing}
+            result["rows"].append(row)
+            keep()  # should the rest be stopped
             if not settings.fast:
                 commands = time_commands(model, images, root, settings)
                 row |= {"command_ratios": ratios(commands), "command_seconds": commands}
                 row["voxels_with_the_same_label"] = same_labels(root, model)
-            rows.append(row)
-    result = {
-        "command": command_line({str(settings.acdc): "ACDC_FOLDER"}),
-        "device": torch.cuda.get_device_name() if settings.device == "cuda" else f"{torch.get_num_threads()} CPU cores",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "cases": settings.cases,
-        "folds": settings.folds,
-        "rows": rows,
-    }
-    if settings.output is not None:
-        settings.output.write_text(json.dumps(result, indent=2) + "\n")
-    for row in rows:
-        print(json.dumps(row))
+                keep()
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
