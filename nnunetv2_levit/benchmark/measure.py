@@ -94,9 +94,7 @@ def _check(
         require_onnx()
 
 
-def _tried(
-    network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int, autotune: bool
-) -> Step | str:
+def _tried(network: nn.Module, mode: str, *, images: torch.Tensor, num_classes: int, autotune: bool) -> Step | str:
     """A step that was tried once, or why it can't be measured."""
     try:
         step = make_step(network, mode, images=images, num_classes=num_classes, autotune=autotune)
