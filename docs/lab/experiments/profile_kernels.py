@@ -39,8 +39,10 @@ def kernels_of(step: Step, device: str) -> tuple[dict[str, float], Counter[str],
     seconds: dict[str, float] = {}
     calls: Counter[str] = Counter()
     for event in profiler.key_averages():
-        if device == "cuda" and (event.device_type != DeviceType.CUDA or event.is_user_annotation):
-            continue  # an annotation is the time of kernels that are listed themselves
+        if getattr(event, "is_user_annotation", False):  # the time of kernels that are listed themselves
+            continue
+        if device == "cuda" and event.device_type != DeviceType.CUDA:
+            continue
         micros = event.self_device_time_total if device == "cuda" else event.self_cpu_time_total
         if micros:
             seconds[event.key] = micros / 1e6 / STEPS
