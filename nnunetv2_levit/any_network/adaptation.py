@@ -73,6 +73,7 @@ class _Trial:
     def __init__(self, network: NetworkOfAnySize, *, channels: int, classes: int) -> None:
         self.network, self.channels, self.classes = network, channels, classes
         self.known: dict[Grid, str | None] = {}
+        self.shapes: dict[Grid, tuple[Shapes, Shapes]] = {}
         self.refused: dict[Grid, UserError] = {}
         self.not_tried: list[Grid] = []
         self.output: Key = None
@@ -133,6 +134,8 @@ class _Trial:
             UserError: the network can't be built for this size.
             _FailureError: it fails.
         """
+        if size in self.shapes:
+            return self.shapes[size]
         network, found = self.network(size), []
         for train in (True, False):
             try:
@@ -141,7 +144,8 @@ class _Trial:
                 raise
             except Exception as error:  # a foreign network may raise anything
                 raise _FailureError(f"{_sentence(error)}{'' if train else IN_EVALUATION}") from error
-        return found[0], found[1]
+        self.shapes[size] = found[0], found[1]
+        return self.shapes[size]
 
     def _wrong(self, modes: tuple[Shapes, Shapes], size: Grid, key: Key) -> str | None:
         """What the network gives where the output ``key`` is not the logits; None where it is.

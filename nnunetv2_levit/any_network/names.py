@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from nnunetv2_levit.any_network.shapes import NetworkOfAnySize
 from nnunetv2_levit.any_network.signature import CLASS, complete_arguments, fill_in
 from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.network_architectures import REGISTRY, create, register_other_packages
@@ -58,6 +59,14 @@ class NamedNetwork:
     def squares_only(self) -> bool:
         """Whether the network takes one number for both sides of its images."""
         return "{side}" in repr(self.arguments)
+
+    def of_any_size(self, *, channels: int, classes: int) -> NetworkOfAnySize:
+        """The network for images of any size, each of which raises as `build` does."""
+        return NetworkOfAnySize(
+            lambda size: self.build(channels=channels, classes=classes, image_size=size),
+            takes_image_size=self.takes_image_size,
+            squares_only=self.squares_only,
+        )
 
     @property
     def plain_name(self) -> str:

@@ -11,7 +11,6 @@ from torch import nn
 from nnunetv2_levit.any_network.adaptation import find_adaptation
 from nnunetv2_levit.any_network.adapter import AdaptedNetwork
 from nnunetv2_levit.any_network.names import find_network
-from nnunetv2_levit.any_network.shapes import NetworkOfAnySize
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.network_architectures import MAX_SIZE, MIN_SIZE, create, list_networks
 from nnunetv2_levit.network_architectures.layers.grids import Grid
@@ -86,11 +85,7 @@ def _within_adapter(
 ) -> nn.Module:
     """Any network within the adapter, as plans that `configure --network` writes name it."""
     network = find_network(name, settings)
-    built = NetworkOfAnySize(
-        lambda size: network.build(channels=in_channels, classes=num_classes, image_size=size),
-        takes_image_size=network.takes_image_size,
-        squares_only=network.squares_only,
-    )
+    built = network.of_any_size(channels=in_channels, classes=num_classes)
     found = find_adaptation(built, channels=in_channels, classes=num_classes, sizes=(patch_size,))
     torch.manual_seed(0)
     return AdaptedNetwork(

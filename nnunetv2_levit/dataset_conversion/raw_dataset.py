@@ -32,7 +32,7 @@ from nnunetv2_levit.dataset_conversion.source_files import check_cases
 from nnunetv2_levit.dataset_conversion.splits import Fold
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import read_json, replaced_at_the_end, write_json
-from nnunetv2_levit.nnunet.environment import nnunet_folder
+from nnunetv2_levit.nnunet.environment import NNUNET_FOLDERS, nnunet_folder
 
 MAX_NAME_LENGTH = 100
 
@@ -229,7 +229,7 @@ def write_raw_dataset(
 
 def _check_id(dataset_id: int, name: str) -> None:
     """Refuse an id that another dataset has in any of nnU-Net's folders, in all of which nnU-Net looks for it."""
-    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for variable in NNUNET_FOLDERS:
         folder = os.environ.get(variable)
         for other in Path(folder).glob(f"Dataset{dataset_id:03d}_*") if folder else ():
             if other.name != name:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from nnunetv2_levit.any_network.adaptation import Adaptation, find_adaptation, usual_sizes
 from nnunetv2_levit.any_network.names import NamedNetwork, find_network, locate_class
 from nnunetv2_levit.any_network.nnunet_class import why_not_direct
-from nnunetv2_levit.any_network.shapes import NetworkOfAnySize, output_shapes
+from nnunetv2_levit.any_network.shapes import output_shapes
 from nnunetv2_levit.benchmark.networks import check_patch
 from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.network_architectures import REGISTRY
@@ -137,11 +137,7 @@ def check_network(
     if COST not in skip:
         check_patch(REFERENCE, patch_size)
     network = find_network(name, settings)
-    built = NetworkOfAnySize(
-        lambda size: network.build(channels=1, classes=CLASSES, image_size=size),
-        takes_image_size=network.takes_image_size,
-        squares_only=network.squares_only,
-    )
+    built = network.of_any_size(channels=1, classes=CLASSES)
     with tqdm(total=len(NAMES) + 1, desc="checking", leave=False, disable=not progress) as bar:
         built(SIZE if not network.takes_image_size else LARGE)  # whether it can be built is known first
         rows: list[dict[str, Any]] = []

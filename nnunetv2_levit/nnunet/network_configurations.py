@@ -195,11 +195,7 @@ def add_network_configuration(
     named = network_of_architecture(architecture) if network is None else _found(network, settings or {}, architecture)
     if named is None:
         raise UserError(f"{path}: the configuration {base} names no network of another package: give --network")
-    built = NetworkOfAnySize(
-        lambda size: named.build(channels=channels, classes=classes, image_size=size),
-        takes_image_size=named.takes_image_size,
-        squares_only=named.squares_only,
-    )
+    built = named.of_any_size(channels=channels, classes=classes)
     adaptation = find_adaptation(built, channels=channels, classes=classes, sizes=(patch,))
     bare = built(adaptation.padded(patch))
     is_direct = (

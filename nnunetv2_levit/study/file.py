@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.nnunet.environment import dataset_folder
+from nnunetv2_levit.nnunet.environment import NNUNET_FOLDERS, dataset_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -283,7 +283,7 @@ def _texts_by_name(table: _Table) -> dict[str, str]:
 
 def _environment(table: _Table) -> dict[str, str]:
     result = _texts_by_name(table)
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for name in NNUNET_FOLDERS:
         if name in result:
             why = "a study keeps results of its own" if name == "nnUNet_results" else "export it as for nnU-Net"
             raise table.refuse(f"can't set {name}: {why}")
