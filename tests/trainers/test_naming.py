@@ -102,7 +102,10 @@ def test_the_recipes_of_transfuse_and_the_study():
     assert (paper.recipe.loss, paper.recipe.output_weights) == ("boundary_weighted", (0.5, 0.3, 0.2))
     (group,) = paper.recipe.build_optimizer(torch.nn.Linear(2, 2)).param_groups
     assert (group["betas"], group["lr"], paper.recipe.gradient_clip) == ((0.5, 0.999), 1e-4, 2)
-    assert trainers.TransFuseTrainer_dicece.recipe.loss == "dice_ce"
+    assert [getattr(trainers, f"TransFuseTrainer{option}").recipe.loss for option in ("", "_boundaryloss")] == [
+        "dice_ce",
+        "boundary_weighted",
+    ]
     assert trainers.TransFuseTrainer_nodropout.network_options == {"auxiliary_heads": True, "dropout": 0.0}
     assert trainers.TransFuseTrainer_multiscale.train_scales == (0.75, 1, 1.25)
     sgd = trainers.TransUNetTrainer_paper.recipe.build_optimizer(torch.nn.Linear(2, 2)).param_groups[0]
