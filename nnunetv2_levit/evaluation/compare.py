@@ -9,6 +9,7 @@ import numpy as np
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.evaluation.case_metrics import over_seeds
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, holm, paired_difference
 from nnunetv2_levit.evaluation.stored import load_evaluation
 from nnunetv2_levit.figures import draw_comparison
@@ -50,6 +51,7 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             f"the results pooled as {name} share some of their cases: pool seeds (all cases the same) or folds "
             "(no case the same)"
         )
+    _patients(name, evaluations)
     values: dict[str, dict[tuple[str, str], dict[str, float | None]]] = {}
     for metric in METRICS:
         merged: dict[tuple[str, str], dict[str, list[float | None]]] = {}
@@ -58,7 +60,7 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 for structure, value in by_structure.items():
                     merged.setdefault(patient_case, {}).setdefault(structure, []).append(value)
         values[metric] = {
-            patient_case: {structure: _mean(several) for structure, several in by_structure.items()}
+            patient_case: {structure: over_seeds(metric, several) for structure, several in by_structure.items()}
             for patient_case, by_structure in merged.items()
         }
     kind = "seeds" if overlap else "folds or parts"
@@ -70,13 +72,32 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "unit": first["unit"],
         "tolerance": first["tolerance"],
         "dimensions": first["dimensions"],
+        "cases": [{"case": case, "patient": patient} for patient, case in values[METRICS[0]]],
         "values": values,
     }
 
 
+def _patients(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The patient of each case.
+
+    Raises:
+        UserError: two evaluations give a case to different patients: seeds would count as further patients.
+    """
+    patients: dict[str, str] = {}
+    for evaluation in evaluations:
+        for entry in evaluation["cases"]:
+            known = patients.setdefault(entry["case"], entry["patient"])
+            if known != entry["patient"]:
+                raise UserError(
+                    f"the results of {name} give the case {entry['case']} to the patients {known} and "
+                    f"{entry['patient']}: evaluate all with the same dataset folder or --patient"
+                )
+    return patients
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
-    # a seed without a value (a structure it missed has no distance) leaves no average worth pairing
+    # a structure without a value (one that was missed has no distance) leaves no average worth pairing
     return float(np.mean(defined)) if len(defined) == len(values) and defined else None
 
 
@@ -134,6 +155,7 @@ def compare(models: Mapping[str, Result | Sequence[Result]], *, output: str | Pa
         for key in ("structures", "unit", "tolerance"):
             if other[key] != reference[key]:
                 raise UserError(f"{other['name']} and {reference['name']} differ in {key}: evaluate them alike")
+        _patients(f"{reference['name']} and {other['name']}", [reference, other])
         ours, theirs = (set(model["values"]["dice"]) for model in (reference, other))
         if ours != theirs:
             case = min(case for _, case in ours ^ theirs)
