@@ -5,19 +5,30 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 
 
 def die_with_parent() -> None:
     """Let this worker die when the process that started it is gone; called in the worker.
 
     A worker waits for work from a queue that it also holds open itself, so it never sees the end of a killed parent.
-    On Linux the system kills it with its parent; elsewhere only a parent that is gone already is noticed.
     """
-    parent = multiprocessing.parent_process()  # not os.getppid(), which may be the server that forked this process
+    parent = multiprocessing.parent_process()
     if parent is None:  # no worker
         return
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if not parent.is_alive():  # it died before it was asked
-        os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
+    if sys.platform != "linux" or os.getppid() != parent.pid:  # another process, the fork server, forked this one
+        threading.Thread(target=_die_after, args=(parent,), daemon=True).start()
+        return
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    if os.getppid() != parent.pid:  # it died before it was asked
+        _die()
+
+
+def _die_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    _die()
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
