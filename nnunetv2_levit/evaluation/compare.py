@@ -1,7 +1,7 @@
 """Paired comparison of several evaluated models on the same patients."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ def _entry_values(evaluation: dict[str, Any], metric: str) -> dict[tuple[str, st
 
 
 def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One model from the evaluations of its folds (other cases each) or seeds (the same cases, averaged).
+    """One model from the evaluations of its folds (other cases each), seeds (the same cases, averaged), or both.
 
     Raises:
-        UserError: the evaluations differ in structures, unit or tolerance, or overlap in part of their cases.
+        UserError: the evaluations differ in structures, unit or tolerance, or have some cases more often than others.
     """
     first = evaluations[0]
     if MEAN in first["structures"]:
@@ -45,11 +45,11 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if other[key] != first[key]:
                 raise UserError(f"the results pooled as {name} differ in {key}: evaluate them alike")
     sets = [frozenset(entry["case"] for entry in evaluation["cases"]) for evaluation in evaluations]
-    overlap = any(one & other for one, other in combinations(sets, 2))
-    if overlap and len(set(sets)) > 1:
+    times = set(Counter(case for cases in sets for case in cases).values())
+    if len(times) > 1:
         raise UserError(
-            f"the results pooled as {name} share some of their cases: pool seeds (all cases the same) or folds "
-            "(no case the same)"
+            f"the results pooled as {name} share some of their cases: pool seeds (all cases the same), folds (no case "
+            "the same), or the same seeds of every fold"
         )
     _patients(name, evaluations)
     values: dict[str, dict[tuple[str, str], dict[str, float | None]]] = {}
@@ -63,7 +63,9 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             patient_case: {structure: over_seeds(metric, several) for structure, several in by_structure.items()}
             for patient_case, by_structure in merged.items()
         }
-    kind = "seeds" if overlap else "folds or parts"
+    kind = "folds or parts"
+    if times != {1}:
+        kind = "seeds" if len(set(sets)) == 1 else "folds and seeds"
     return {
         "name": name,
         "results": len(evaluations),

@@ -59,6 +59,7 @@ def _foldable(layer: nn.Module | None, norm: nn.Module | None) -> bool:
         and isinstance(norm, _BatchNorm)
         and type(norm) in BATCH_NORMS
         and norm.running_var is not None  # without running statistics each batch is normalised by its own
+        and layer is not None
         and not is_changed_by_hooks(layer)
         and not is_changed_by_hooks(norm)
     )

@@ -120,6 +120,9 @@ def test_seeds_are_averaged_and_folds_put_together(results):
     folds = compare({"whole": load_evaluation(results / "B-result"), "parts": files})
     assert folds["models"][1]["pooled_as"] == "folds or parts"
     assert all(row["mean"] == 0 for row in folds["comparisons"])
+    both = compare({"B": results / "B-result", "twice": [*files, *({**part} for part in parts)]})
+    assert both["models"][1]["pooled_as"] == "folds and seeds"
+    assert all(row["mean"] == 0 for row in both["comparisons"])
     with pytest.raises(UserError, match="share some of their cases"):
         compare({"A": results / "A-result", "x": [results / "B-result", files[0]]})
     with pytest.raises(UserError, match="not evaluated on the same cases"):
