@@ -110,13 +110,13 @@ def _segmentation(model: AnalysedModel, logits: Tensor, properties: dict[str, An
 
 
 def _metrics(
-    model: AnalysedModel, predicted: np.ndarray, truth: np.ndarray, spacing: Sequence[float]
+    model: AnalysedModel, predicted: np.ndarray, truth: np.ndarray, spacing: Sequence[float], *, file: Path
 ) -> dict[str, Any]:
     """DSC and HD95 of every structure."""
     if model.ignored is not None:
         predicted = np.where(truth == model.ignored, 0, predicted)
         truth = np.where(truth == model.ignored, 0, truth)
-    (predicted, truth), sizes, unit = as_measured([predicted, truth], spacing)
+    (predicted, truth), sizes, unit = as_measured([predicted, truth], spacing, file=file)
     found = {}
     for name, values in model.structures.items():
         masks = np.isin(predicted, values), np.isin(truth, values)
@@ -167,8 +167,8 @@ def _case_results(
         for key, values in zip([BASELINE, *(item.key for item in group)], logits, strict=True):
             if key not in results:
                 predicted = _segmentation(model, values, properties)
-                results[key] = _metrics(model, predicted, truth, theirs["spacing"])
-    return {"results": results, "unit": as_measured([truth], theirs["spacing"])[2]}
+                results[key] = _metrics(model, predicted, truth, theirs["spacing"], file=path)
+    return {"results": results, "unit": as_measured([truth], theirs["spacing"], file=path)[2]}
 
 
 def _difference(rows: Sequence[dict[str, Any]], key: str, metric: str, patients: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -24,10 +25,16 @@ MEASURED_MEMORY = ("inference", "training")
 def multiply_adds_of_modules(network: nn.Module, images: torch.Tensor) -> dict[str, int]:
     """Multiply-adds of one forward pass by the module's name; "" is the whole network.
 
-    Counted are convolutions, matrix products and attention, in the form that is computed.
+    Counted are convolutions, matrix products and attention, in the form that is computed; not recurrent layers.
     """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(images)
+    fused_layers = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # torch counts nothing in its fused transformer layers,
+    try:
+        # nor in the fused attention of CPUs: taken apart, attention is two matrix products
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(images)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused_layers)
     counts = {name: sum(operators.values()) // 2 for name, operators in counter.get_flop_counts().items()}
     root = f"{type(network).__name__}."
     named = {name.removeprefix(root): count for name, count in counts.items() if name.startswith(root)}

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         help="package.module:Class, a registered network, smp:Unet/resnet34, timm:convnext_tiny or monai:SwinUNETR: "
-        "any trainer then trains it",
+        "nnU-Net's trainers and HybridRecipeTrainer then train it",
     )
     add_network_settings(parser)
     parser.add_argument("--batch", type=int, help="batch size (default: inherited)")
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     from nnunetv2_levit.nnunet.configurations import add_configuration, names_the_adapter
 
     if arguments.patch is None and arguments.network is None and arguments.gpu_memory is None:
-        raise UserError("nothing is to be configured: give --patch, --network or both")
+        raise UserError("nothing is to be configured: give --patch, --network or --gpu-memory")
     if arguments.set and arguments.network is None:
         raise UserError("--set belongs to a network: give --network, too")
     adapted = arguments.network is not None or arguments.gpu_memory is not None

@@ -62,9 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from nnunetv2_levit.inference.batching import keep_freed_memory
     from nnunetv2_levit.inference.pipeline import FailedCasesError, failure
     from nnunetv2_levit.inference.predict import predict
 
+    if arguments.device == "cpu":
+        keep_freed_memory()
     try:
         predict(
             model=arguments.m,

@@ -17,10 +17,12 @@ DEFINITIONS = {
     "hd": "largest surface distance (Hausdorff distance)",
     "asd": "mean over the surface elements of both masks of the distance to the other surface (symmetric)",
     "nsd": "share of both surfaces' elements within the tolerance of the other surface (normalised surface Dice)",
-    "volume_difference": "predicted minus true volume (ml), or area (mm² or pixels) where cases are single slices",
+    "volume_difference": "predicted minus true volume (ml), or area (mm² or pixels) where all cases are single slices; "
+    "a single slice among volumes has none",
     "relative_volume_difference": "the same relative to the true volume",
 }
 METRICS = tuple(DEFINITIONS)
+OVERLAPS = ("dice", "iou", "nsd")
 EMPTY_RULES = {
     "absent": "in neither: no value for any metric; not part of means, counted",
     "missed": "in the ground truth only: DSC, IoU and NSD are 0, distances have no value, counted",
@@ -43,6 +45,18 @@ def presence_of(prediction: np.ndarray, truth: np.ndarray) -> Presence:
     if there:
         return "both" if predicted else "missed"
     return "spurious" if predicted else "absent"
+
+
+def over_seeds(metric: str, values: Sequence[float | None]) -> float | None:
+    """A case's value from those of several seeds: their mean, or None where one has none.
+
+    Where a structure is in nobody's truth, a seed that predicts it has an overlap of 0, and one that does not has no
+    value. Then the case has 0: else what one seed invents would count for nothing as soon as another does not.
+    """
+    defined = [value for value in values if value is not None]
+    if defined and len(defined) < len(values):
+        return 0.0 if metric in OVERLAPS else None
+    return sum(defined) / len(defined) if defined else None
 
 
 def structure_metrics(

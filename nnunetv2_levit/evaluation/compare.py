@@ -1,7 +1,7 @@
 """Paired comparison of several evaluated models on the same patients."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 import nnunetv2_levit
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.evaluation.case_metrics import over_seeds
 from nnunetv2_levit.evaluation.statistics import LEVEL, RESAMPLES, holm, paired_difference
 from nnunetv2_levit.evaluation.stored import load_evaluation
 from nnunetv2_levit.figures import draw_comparison
@@ -31,10 +32,10 @@ def _entry_values(evaluation: dict[str, Any], metric: str) -> dict[tuple[str, st
 
 
 def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One model from the evaluations of its folds (other cases each) or seeds (the same cases, averaged).
+    """One model from the evaluations of its folds (other cases each), seeds (the same cases, averaged), or both.
 
     Raises:
-        UserError: the evaluations differ in structures, unit or tolerance, or overlap in part of their cases.
+        UserError: the evaluations differ in structures, unit or tolerance, or have some cases more often than others.
     """
     first = evaluations[0]
     if MEAN in first["structures"]:
@@ -44,12 +45,13 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if other[key] != first[key]:
                 raise UserError(f"the results pooled as {name} differ in {key}: evaluate them alike")
     sets = [frozenset(entry["case"] for entry in evaluation["cases"]) for evaluation in evaluations]
-    overlap = any(one & other for one, other in combinations(sets, 2))
-    if overlap and len(set(sets)) > 1:
+    times = set(Counter(case for cases in sets for case in cases).values())
+    if len(times) > 1:
         raise UserError(
-            f"the results pooled as {name} share some of their cases: pool seeds (all cases the same) or folds "
-            "(no case the same)"
+            f"the results pooled as {name} share some of their cases: pool seeds (all cases the same), folds (no case "
+            "the same), or the same seeds of every fold"
         )
+    _patients(name, evaluations)
     values: dict[str, dict[tuple[str, str], dict[str, float | None]]] = {}
     for metric in METRICS:
         merged: dict[tuple[str, str], dict[str, list[float | None]]] = {}
@@ -58,10 +60,12 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 for structure, value in by_structure.items():
                     merged.setdefault(patient_case, {}).setdefault(structure, []).append(value)
         values[metric] = {
-            patient_case: {structure: _mean(several) for structure, several in by_structure.items()}
+            patient_case: {structure: over_seeds(metric, several) for structure, several in by_structure.items()}
             for patient_case, by_structure in merged.items()
         }
-    kind = "seeds" if overlap else "folds or parts"
+    kind = "folds or parts"
+    if times != {1}:
+        kind = "seeds" if len(set(sets)) == 1 else "folds and seeds"
     return {
         "name": name,
         "results": len(evaluations),
@@ -70,13 +74,32 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "unit": first["unit"],
         "tolerance": first["tolerance"],
         "dimensions": first["dimensions"],
+        "cases": [{"case": case, "patient": patient} for patient, case in values[METRICS[0]]],
         "values": values,
     }
 
 
+def _patients(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """The patient of each case.
+
+    Raises:
+        UserError: two evaluations give a case to different patients: seeds would count as further patients.
+    """
+    patients: dict[str, str] = {}
+    for evaluation in evaluations:
+        for entry in evaluation["cases"]:
+            known = patients.setdefault(entry["case"], entry["patient"])
+            if known != entry["patient"]:
+                raise UserError(
+                    f"the results of {name} give the case {entry['case']} to the patients {known} and "
+                    f"{entry['patient']}: evaluate all with the same dataset folder or --patient"
+                )
+    return patients
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
-    # a seed without a value (a structure it missed has no distance) leaves no average worth pairing
+    # a structure without a value (one that was missed has no distance) leaves no average worth pairing
     return float(np.mean(defined)) if len(defined) == len(values) and defined else None
 
 
@@ -134,6 +157,7 @@ def compare(models: Mapping[str, Result | Sequence[Result]], *, output: str | Pa
         for key in ("structures", "unit", "tolerance"):
             if other[key] != reference[key]:
                 raise UserError(f"{other['name']} and {reference['name']} differ in {key}: evaluate them alike")
+        _patients(f"{reference['name']} and {other['name']}", [reference, other])
         ours, theirs = (set(model["values"]["dice"]) for model in (reference, other))
         if ours != theirs:
             case = min(case for _, case in ours ^ theirs)

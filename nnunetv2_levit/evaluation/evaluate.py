@@ -64,6 +64,10 @@ def _protocol_values(
             raise UserError(f"the probabilities of {pair.prediction} have {probabilities.shape[0]} classes, too few")
     if protocol.name in ("isic", "polyp", "unet2022-em") and labels.truth.ndim != 2:
         raise UserError(f"the protocol {protocol.name} is for single images, and {pair.truth} is a volume")
+    if protocol.name in ("transunet", "levit-unet") and labels.truth.ndim != 3:
+        raise UserError(f"the protocol {protocol.name} is for volumes, and {pair.truth} is a single slice")
+    if probabilities is not None and labels.outside is not None:
+        probabilities[:, labels.outside] = 0  # as the labels there, which are background in both
     values = {}
     for name, (predicted, truth) in masks.items():
         probability = None if probabilities is None else probabilities[channels[name]]
@@ -190,6 +194,11 @@ def evaluate(
     patients = patients_of([pair.case for pair in pairs], summary_folder, patient_pattern)
     for entry in cases:
         entry["patient"] = patients[entry["case"]]
+    dimensions = max(len(entry["shape"]) for entry in cases)
+    for entry in cases:
+        if len(entry["shape"]) < dimensions:  # an area among volumes
+            for values in entry["metrics"].values():
+                values["volume_difference"] = None
     units = {entry["unit"] for entry in cases}
     if len(units) > 1:
         raise UserError(f"{place} mixes pictures without a pixel size and images in mm: evaluate them apart")
@@ -203,7 +212,7 @@ def evaluate(
         "dataset": description.get("name", ""),
         "split": split,
         "unit": units.pop(),
-        "dimensions": len(cases[0]["shape"]),
+        "dimensions": dimensions,
         "tolerance": tolerance,
         "structures": {structure: list(values) for structure, values in structures.items()},
         "ignore_label": ignored,

@@ -15,7 +15,8 @@ from nnunetv2_levit.files import read_json
 from nnunetv2_levit.image_files import differing_geometry, read_label_file
 
 PICTURE_SPACING = 999  # nnU-Net's stand-in for the spacing along the axis that a picture lacks
-ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", ".png", ".bmp", ".tif", ".tiff")
+PICTURES = (".png", ".bmp", ".tif", ".tiff")
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".gipl", *PICTURES)
 # "patient001_frame01", "patient001_ED", "case03_slice012": frames and slices of one patient belong together
 FRAME = re.compile(r"^(.+?)[_-](?:frame|slice|sl|z|time|t|phase)[_-]?\d+$|^(.+?)[_-](?:ED|ES)$", re.IGNORECASE)
 
@@ -32,12 +33,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class LabelPair:
-    """Labels of a case as arrays of one shape, 2D or 3D, with the element size along each axis in ``unit``."""
+    """Labels of a case as arrays of one shape, 2D or 3D, with the element size along each axis in ``unit``.
+
+    ``outside``, of their shape, is where the ground truth has the ignore label; None where there is no such label.
+    """
 
     prediction: np.ndarray
     truth: np.ndarray
     spacing: tuple[float, ...]
     unit: str
+    outside: np.ndarray | None = None
 
 
 def label_files(folder: Path, ending: str | None = None) -> dict[str, Path]:
@@ -124,12 +129,7 @@ def pair_model_folder(
         number = name.removeprefix("fold_")
         predicted = label_files(model / name / "validation")
         if splits is not None and number.isdigit() and int(number) < len(splits):
-            missing = sorted(set(splits[int(number)]["val"]) - predicted.keys())
-            if missing:
-                raise UserError(
-                    f"{model / name / 'validation'} lacks {len(missing)} validation cases: {_listed(missing)}; "
-                    "run nnUNetv2_train with --val for this fold"
-                )
+            _check_validation(model / name / "validation", predicted, splits[int(number)]["val"])
         for case, path in predicted.items():
             if case not in true_files:
                 raise UserError(f"{path} has no ground truth in {truth}: give its folder with -g")
@@ -137,6 +137,22 @@ def pair_model_folder(
                 raise UserError(f"the case {case} was validated in {pairs[case].fold} and {name}: choose folds with -f")
             pairs[case] = Pair(case, path, true_files[case], name)
     return [pairs[case] for case in sorted(pairs)], present
+
+
+def _check_validation(folder: Path, predicted: Mapping[str, Path], validation: Sequence[str]) -> None:
+    """Raise a UserError unless the predictions in a fold's folder are those of its validation cases."""
+    missing = sorted(set(validation) - predicted.keys())
+    if missing:
+        raise UserError(
+            f"{folder} lacks {len(missing)} validation cases: {_listed(missing)}; run nnUNetv2_train with --val for "
+            "this fold"
+        )
+    others = sorted(predicted.keys() - set(validation))
+    if others:
+        raise UserError(
+            f"{folder} holds {len(others)} cases that are not in this fold's validation: {_listed(others)}; "
+            "splits_final.json was another one when they were predicted: train this fold anew"
+        )
 
 
 def ground_truth_of(dataset: str) -> Path:
@@ -232,24 +248,28 @@ def read_pair(
             f"{pair.prediction} is not aligned with {pair.truth}: its {what} is {_numbers(found)} and that of the "
             f"ground truth {_numbers(expected)}; predict from the image that the ground truth belongs to"
         )
-    labels = [prediction, truth]
-    if ignored is not None:
-        outside = truth == ignored
-        for array in labels:
-            array[outside] = 0
-    labels, spacing, unit = as_measured(labels, theirs["spacing"])
-    return LabelPair(labels[0], labels[1], spacing, unit)
+    outside = truth == ignored  # nowhere, where there is no ignore label
+    prediction[outside] = truth[outside] = 0
+    (prediction, truth, outside), spacing, unit = as_measured(
+        [prediction, truth, outside], theirs["spacing"], file=pair.truth
+    )
+    return LabelPair(prediction, truth, spacing, unit, None if ignored is None else outside)
 
 
 def as_measured(
-    labels: Sequence[np.ndarray], spacing: Sequence[float]
+    labels: Sequence[np.ndarray], spacing: Sequence[float], *, file: Path
 ) -> tuple[list[np.ndarray], tuple[float, ...], str]:
-    """Label arrays (D, H, W) of one case with the element size along each axis and its unit; a single slice is 2D."""
+    """Label arrays (D, H, W) of one case with the element size along each axis and its unit; a single slice is 2D.
+
+    Args:
+        file: that they were read from. A picture has no pixel size, a 2D file of another format has.
+    """
     sizes = tuple(float(size) for size in spacing)
     if labels[0].shape[0] > 1:
         return list(labels), sizes, "mm"
     # read as 1 x H x W: pictures get a spacing of 999, 2D files of other formats a multiple of it
-    unit = "px" if sizes[0] == PICTURE_SPACING and sizes[1:] == (1.0, 1.0) else "mm"
+    picture = file.name.endswith(PICTURES) and sizes[0] == PICTURE_SPACING and sizes[1:] == (1.0, 1.0)
+    unit = "px" if picture else "mm"
     return [array[0] for array in labels], sizes[1:], unit
 
 

@@ -17,8 +17,12 @@ SYNONYMS = {
     "myocardium": "myo",
     "avedsc": "dsc",
     "dice": "dsc",
+    "mean": "dsc",
     "hd": "hd95",
+    "jaccard": "iou",
+    "miou": "iou",
 }
+SHARES = ("dsc", "iou")  # shown as per cent
 
 
 def papers() -> list[dict[str, Any]]:
@@ -47,14 +51,20 @@ def tables_of(dataset: str) -> list[dict[str, Any]]:
 
 
 def value_names(structures: Sequence[str]) -> list[str]:
-    """The names of a row's values: mean DSC, HD95 and the DSC of each structure."""
-    return ["dsc", "hd95", *(canonical(structure) for structure in structures)]
+    """The names of a row's values: mean DSC, IoU and HD95, and the DSC of each structure."""
+    return ["dsc", "iou", "hd95", *(canonical(structure) for structure in structures)]
 
 
 def printed_rows(table: dict[str, Any], structures: Sequence[str]) -> list[dict[str, Any]]:
-    """A table's rows with the columns that match a measured one: ``dsc``, ``hd95`` and one a structure (DSC)."""
+    """A table's rows with the columns that match a measured one (see `value_names`), shares in per cent."""
     columns = {canonical(column): column for column in table["columns"]}
     names = value_names(structures)
+    factor = 100 if table.get("unit") == "fraction" else 1
+
+    def value(row: dict[str, Any], name: str) -> float | None:
+        printed = row["values"].get(columns.get(name, ""))
+        return factor * printed if name != "hd95" and isinstance(printed, int | float) else printed
+
     return [
         {
             "source": f"{table['paper']}, table {table['table']}",
@@ -62,7 +72,7 @@ def printed_rows(table: dict[str, Any], structures: Sequence[str]) -> list[dict[
             "split": table["split"],
             "protocol": table["protocol"] or "not stated",
             "comparable": None,
-            "values": {name: row["values"].get(columns.get(name, "")) for name in names},
+            "values": {name: value(row, name) for name in names},
         }
         for row in table["rows"]
     ]
@@ -77,6 +87,10 @@ def why_not_comparable(evaluation: dict[str, Any], table: dict[str, Any], protoc
         reasons.append("another split: the paper does not list its test cases")
     elif set(listed) != cases:
         reasons.append(f"another split: {len(set(listed) & cases)} of the paper's {len(listed)} test cases are in it")
+    named = {canonical(name) for name in table.get("structures", table["columns"])}
+    others = [name for name in evaluation["structures"] if canonical(name) not in named]
+    if others and (len(others) < len(evaluation["structures"]) or "structures" in table):
+        reasons.append(f"other structures: the paper's means are without {', '.join(others)}")
     same = {"levit-unet", "transunet"}  # the same computation under two papers' names
     if protocol is None or (protocol != table["protocol"] and not {protocol, table["protocol"]} <= same):
         reasons.append(f"another protocol: the paper's is {table['protocol'] or 'not stated'}")
@@ -103,15 +117,17 @@ def measured_rows(evaluation: dict[str, Any], tables: Sequence[dict[str, Any]]) 
     def percent(value: float | None) -> float | None:
         return None if value is None else 100 * value
 
-    ours = {"dsc": percent(evaluation["mean"]["dice"]["mean"]), "hd95": evaluation["mean"]["hd95"]["mean"]}
+    ours = {"dsc": percent(evaluation["mean"]["dice"]["mean"]), "iou": percent(evaluation["mean"]["iou"]["mean"])}
+    ours["hd95"] = evaluation["mean"]["hd95"]["mean"]
     for structure in structures:
         ours[canonical(structure)] = percent(evaluation["summary"][structure]["dice"]["mean"])
     rows = [row(ours, None, f"ours, in {evaluation['unit']}")]
     protocol = evaluation.get("protocol")
-    if protocol is not None and "dice" in protocol["columns"]:
-        values = {"dsc": percent(protocol["mean"]["dice"]), "hd95": protocol["mean"].get("hd95")}
+    if protocol is not None:
+        means = {canonical(column): value for column, value in protocol["mean"].items()}
+        values = {name: percent(means.get(name)) for name in SHARES} | {"hd95": means.get("hd95")}
         for structure in structures:
-            values[canonical(structure)] = percent(protocol["structures"][structure]["dice"])
+            values[canonical(structure)] = percent(protocol["structures"][structure].get("dice"))
         rows.append(row(values, protocol["name"], protocol["name"]))
     return rows
 
@@ -122,7 +138,7 @@ def beside_the_papers(evaluations: Sequence[dict[str, Any]], dataset: str) -> di
     tables = [
         table
         for table in tables_of(dataset)
-        if {canonical(s) for s in structures} & {canonical(c) for c in table["columns"]} or "DSC" in table["columns"]
+        if {canonical(c) for c in table["columns"]} & {*SHARES, *(canonical(s) for s in structures)}
     ]
     return {
         "dataset": dataset,

@@ -11,7 +11,7 @@ from timm.layers import GroupNormAct
 from torch import Tensor, nn
 
 from nnunetv2_levit.inference.onednn import with_onednn_linears
-from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+from nnunetv2_levit.network_architectures.folding import fold_batch_norm, folded_if_the_same, is_changed_by_hooks
 from nnunetv2_levit.network_architectures.layers.depthwise_convolution import DepthwiseConv2d
 from nnunetv2_levit.network_architectures.layers.layer_norm import LayerNorm
 from nnunetv2_levit.network_architectures.layers.upsampled_convolution import UpsampledConv2d
@@ -44,7 +44,7 @@ HALVED = (
 def _takes_fp16(module: nn.Module) -> bool:
     if type(module) is GroupNormAct:  # built by `norms_in_autocast_precision`
         return module._fast_norm
-    return type(module) in HALVED
+    return type(module) in HALVED and not is_changed_by_hooks(module)
 
 
 def halve_weights(network: nn.Module) -> nn.Module:
@@ -65,11 +65,17 @@ class TorchBackend:
     """A network with one fold's weights: an own copy, so that no fold waits for another's weights to be loaded.
 
     To be called within `precision`, like a network in nnU-Net's predictor.
+
+    Args:
+        try_on: images (N, C, h, w) on which batch norm is folded by trial, as the network may be anyone's.
     """
 
-    def __init__(self, network: nn.Module, *, device: torch.device, compiled: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, *, device: torch.device, compiled: bool = False, try_on: Tensor | None = None
+    ) -> None:
         self.memory_format = memory_format(network)
-        network = fold_batch_norm(network).to(device).to(memory_format=self.memory_format)
+        folded = fold_batch_norm(network) if try_on is None else folded_if_the_same(network, try_on)
+        network = folded.to(device).to(memory_format=self.memory_format)
         if device.type == "cuda":
             # of the weights left in fp32 autocast keeps copies for a whole case, if they require gradients
             network = halve_weights(network).requires_grad_()

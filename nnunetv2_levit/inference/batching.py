@@ -30,12 +30,17 @@ def release_cached_memory(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
+_memory_is_kept = False
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, where that can be asked for (glibc); says whether it does.
 
     By default every large activation goes back to the system when its layer is done, and the next one costs the page
-    faults of fresh memory: for batches of feature maps about a tenth of the time on a CPU.
+    faults of fresh memory: for batches of feature maps about a tenth of the time on a CPU. For commands alone: there is
+    no way back, and a caller's process is not ours.
     """
+    global _memory_is_kept
     if sys.platform != "linux":
         return False
     try:
@@ -43,7 +48,8 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):
         return False
     trim_threshold, most_mapped_blocks = -1, -4  # glibc's numbers of these parameters
-    return bool(mallopt(most_mapped_blocks, 0) and mallopt(trim_threshold, 2**31 - 1))
+    _memory_is_kept = bool(mallopt(most_mapped_blocks, 0) and mallopt(trim_threshold, 2**31 - 1))
+    return _memory_is_kept
 
 
 def _fitting_batch(backend: Backend, images: Tensor, largest: int) -> int:
@@ -73,6 +79,8 @@ class BatchRunner:
         """Choose the batch size, by the first of ``images`` (N, C, h, w), where that has not happened yet."""
         if self.batch_size is None:
             largest = LARGEST_BATCH.get(self.device.type, LARGEST_BATCH["cpu"])
+            if self.device.type == "cpu" and _memory_is_kept:
+                largest = BATCH_WITH_KEPT_MEMORY
             if self.device.type == "cuda":
                 try:
                     largest = _fitting_batch(backend, images.to(self.device), largest)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nnunetv2_levit.network_architectures.folding import is_changed_by_hooks
+
 TOKENS = 196  # for this many tokens the weights are arranged; other numbers give the same result
 
 
@@ -46,6 +48,6 @@ def with_onednn_linears(network: nn.Module) -> nn.Module:
     if is_available():
         for parent in list(network.modules()):
             for name, child in list(parent._modules.items()):
-                if type(child) is nn.Linear and child.weight.dtype == torch.float32:
+                if type(child) is nn.Linear and child.weight.dtype == torch.float32 and not is_changed_by_hooks(child):
                     parent._modules[name] = OneDnnLinear(child)
     return network

@@ -1,5 +1,6 @@
 """Networks as ONNX models, and logits by ONNX Runtime on the CPU."""
 
+import copy
 import importlib.util
 import logging
 import warnings
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_levit.errors import UserError, first_line
-from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+from nnunetv2_levit.network_architectures.folding import folded_if_the_same
 
 
 def require_onnx() -> None:
@@ -42,9 +43,9 @@ def to_onnx(network: nn.Module, *, in_channels: int, image_size: tuple[int, int]
         UserError: onnx or onnxscript is not installed, or the network can't be exported.
     """
     require_onnx()
-    folded = fold_batch_norm(network).cpu().float()
+    images = torch.randn(2, in_channels, *image_size)
+    folded = folded_if_the_same(copy.deepcopy(network).cpu().float(), images)
     _pad_with_nearly_zero(folded)
-    images = torch.zeros(2, in_channels, *image_size)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

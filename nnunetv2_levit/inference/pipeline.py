@@ -20,6 +20,7 @@ from nnunetv2_levit.errors import UserError, last_line
 from nnunetv2_levit.image_files import read_images
 from nnunetv2_levit.inference.case_files import Case
 from nnunetv2_levit.nnunet.dataset_description import number_of_channels
+from nnunetv2_levit.nnunet.worker_processes import die_with_parent
 
 AHEAD = 2  # results that may wait beyond one for each worker, as in nnU-Net
 
@@ -108,6 +109,7 @@ class InProcess(Executor):
 
 
 def _start_worker() -> None:
+    die_with_parent()
     torch.set_num_threads(1)  # the workers share the cores, and a forked process can't use its parent's threads
 
 

@@ -1,7 +1,8 @@
 """Predicting a folder of images, as ``nnunetv2_levit predict`` does."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +11,10 @@ import torch
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.files import check_output_folder
 from nnunetv2_levit.image_files import check_image_file
-from nnunetv2_levit.inference.batching import BATCH_WITH_KEPT_MEMORY, BatchRunner, keep_freed_memory
 from nnunetv2_levit.inference.case_files import Case, cases_for
 from nnunetv2_levit.inference.onnx_backend import require_onnx
 from nnunetv2_levit.inference.predictor import BatchedPredictor
-from nnunetv2_levit.nnunet.model_folder import check_model_folder
+from nnunetv2_levit.nnunet.model_folder import ModelFolder, check_model_folder
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,20 @@ def _check_files(cases: Sequence[Case], *, file_ending: str, settings: Settings)
                 raise UserError(f"{done} or its .npz is truncated or damaged: remove both, so that they are made anew")
 
 
-def _set_threads(device: str) -> None:
+@contextmanager
+def _threads_for(device: str) -> Iterator[None]:
+    """torch's number of threads for a prediction; afterwards it, and cuDNN's autotuning, are the caller's again."""
+    threads, autotuning = torch.get_num_threads(), torch.backends.cudnn.benchmark
     if device == "cuda":
         torch.set_num_threads(1)  # as nnU-Net does: the other cores are for the workers
     elif device == "cpu":
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         torch.set_num_threads(usable or 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = autotuning
 
 
 def _check_output(source: Path, output: Path) -> None:
@@ -132,7 +140,13 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
     folder = check_model_folder(model, settings.folds, settings.checkpoint, trust_checkpoint=settings.trust_checkpoint)
     cases = cases_for(folder.reader, folder.dataset, source, output)
     _check_output(source, output)
-    _set_threads(settings.device)
+    with _threads_for(settings.device):
+        return _predict(folder, cases, model=model, source=source, output=output, settings=settings)
+
+
+def _predict(
+    folder: ModelFolder, cases: Sequence[Case], *, model: Path, source: Path, output: Path, settings: Settings
+) -> list[Path]:
     predictor = BatchedPredictor(
         tile_step_size=settings.step_size,
         use_gaussian=True,
@@ -146,8 +160,6 @@ def predict_folder(*, model: Path, source: Path, output: Path, settings: Setting
         backend=settings.backend,
         trust_checkpoint=settings.trust_checkpoint,
     )
-    if settings.device == "cpu" and keep_freed_memory():  # this process is ours, as a caller's of the class is not
-        predictor.runner = BatchRunner(predictor.device, BATCH_WITH_KEPT_MEMORY)
     predictor.initialize_from_trained_model_folder(str(model), list(settings.folds), settings.checkpoint)
     _check_previous_stage(predictor.configuration_manager.previous_stage_name, settings.previous_stage)
     if not predictor.is_batched:

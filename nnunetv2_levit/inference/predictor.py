@@ -101,11 +101,13 @@ class BatchedPredictor(nnUNetPredictor):
 
     def make_backend(self, network: nn.Module) -> Backend:
         """The back-end of one fold, whose weights ``network`` holds only until this returns."""
+        channels = input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
+        patch_size = tuple(self.configuration_manager.patch_size)
         if self.backend == "onnx":
-            channels = input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
-            patch_size = tuple(self.configuration_manager.patch_size)
             return OnnxBackend(to_onnx(network, in_channels=channels, image_size=patch_size))
-        return TorchBackend(network, device=self.device, compiled=isinstance(self.network, OptimizedModule))
+        images = torch.randn(1, channels, *patch_size, device=next(network.parameters()).device)
+        compiled = isinstance(self.network, OptimizedModule)
+        return TorchBackend(network, device=self.device, compiled=compiled, try_on=images)
 
     def _make_backends(self) -> list[Backend]:
         network = self.network._orig_mod if isinstance(self.network, OptimizedModule) else self.network

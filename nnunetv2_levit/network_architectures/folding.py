@@ -1,7 +1,8 @@
 """Batch norm and layer scale folded into the convolution or linear layer before them, for inference."""
 
 import copy
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from timm.models.convnext import ConvNeXtBlock
 from timm.models.levit import ConvNorm, LinearNorm
 from timm.models.res2net import Bottle2neck
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -34,6 +35,9 @@ PAIRS: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
 
 
 Pair = tuple[nn.Module | None, nn.Module | None]
+KNOWN_NETWORKS = ("nnunetv2_levit.network_architectures.", "dynamic_network_architectures.architectures.")
+"""Modules whose networks are known to keep their function."""
+LARGEST_DIFFERENCE = 1e-3  # of a folded network's logits, as a share of the largest logit; rounding makes far less
 
 
 @runtime_checkable
@@ -43,6 +47,11 @@ class Precomputing(Protocol):
     def precompute(self) -> None: ...
 
 
+def is_changed_by_hooks(module: nn.Module) -> bool:
+    """Whether hooks see or change what the module computes; torch's older spectral and weight norm are such hooks."""
+    return bool(module._forward_pre_hooks or module._forward_hooks)
+
+
 def _foldable(layer: nn.Module | None, norm: nn.Module | None) -> bool:
     """Exact types only: a subclass may do more (timm's BatchNormAct2d activates, StdConv2d standardises)."""
     return (
@@ -50,6 +59,9 @@ def _foldable(layer: nn.Module | None, norm: nn.Module | None) -> bool:
         and isinstance(norm, _BatchNorm)
         and type(norm) in BATCH_NORMS
         and norm.running_var is not None  # without running statistics each batch is normalised by its own
+        and layer is not None
+        and not is_changed_by_hooks(layer)
+        and not is_changed_by_hooks(norm)
     )
 
 
@@ -76,8 +88,35 @@ def _neighbours(container: nn.Module) -> Iterator[Pair]:
     yield from pairwise(child for child in container._modules.values() if type(child) not in NOTHING_IN_EVAL)
 
 
+def _places(network: nn.Module) -> dict[nn.Module | None, Counter[nn.Module]]:
+    """The modules that hold each module, and under how many names: one may be used in several places."""
+    places: dict[nn.Module | None, Counter[nn.Module]] = defaultdict(Counter)
+    for parent in network.modules():
+        for child in parent._modules.values():
+            places[child][parent] += 1
+    return places
+
+
+def _replacements(pairs: Iterable[Pair]) -> dict[nn.Module, nn.Module]:
+    """Folded layers in the place of the layers, and nothing in the place of their norms.
+
+    A layer that meets several norms, or a norm that meets several layers, stays as it is.
+    """
+    found: dict[tuple[nn.Module, nn.Module], None] = {}  # each pair once, in order
+    for layer, norm in pairs:
+        if layer is not None and norm is not None and _foldable(layer, norm):
+            found[layer, norm] = None
+    uses = Counter(module for pair in found for module in pair)
+    result: dict[nn.Module, nn.Module] = {}
+    for layer, norm in found:
+        if uses[layer] == uses[norm] == 1:
+            result |= {layer: _folded(layer, norm), norm: nn.Identity()}
+    return result
+
+
 def _pairs(network: nn.Module) -> Iterator[Pair]:
     """Modules of which the second normalises what the first returns, where both are there."""
+    places = _places(network)
     for module in network.modules():
         for layer_name, norm_name in getattr(module, "normalised_layers", PAIRS.get(type(module), ())):
             layer, norm = getattr(module, layer_name, None), getattr(module, norm_name, None)
@@ -86,7 +125,7 @@ def _pairs(network: nn.Module) -> Iterator[Pair]:
             else:
                 yield layer, norm
         if type(module).forward is nn.Sequential.forward:
-            yield from _neighbours(module)
+            yield from (pair for pair in _neighbours(module) if places[pair[0]] == places[pair[1]])
         if type(module) is FeatureListNet:  # runs its children in order, and returns the outputs of some
             returned = {module[name] for name in module.return_layers}
             yield from (pair for pair in _neighbours(module) if pair[0] not in returned)
@@ -114,13 +153,12 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     modules' ``precompute``), and standardised kernels. Covers this package's networks, timm's LeViT and ResNet blocks,
     nnU-Net's ConvDropoutNormReLU and any sequential module; other norms (instance norm, a batch norm elsewhere) stay as
     they are. The copy takes no other weights: load them into the network and fold again.
+
+    A network may call the children of a sequential module one by one, and use what is between a convolution and its
+    norm. That can't be seen here: see `folded_if_the_same`.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
-    replacements: dict[nn.Module, nn.Module] = {}
-    for layer, norm in _pairs(folded):
-        if layer is not None and norm is not None and _foldable(layer, norm) and layer not in replacements:
-            replacements[layer] = _folded(layer, norm)
-            replacements[norm] = nn.Identity()
+    replacements = _replacements(_pairs(folded))
     for module in folded.modules():
         if type(module) is StdConv2d:  # not StdConv2dSame, whose padding depends on the image
             replacements[module] = _with_standardised_kernel(module)
@@ -140,3 +178,20 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
             module.precompute()
     folded.load_state_dict = _refuse  # type: ignore[method-assign]
     return folded.requires_grad_(False)
+
+
+def folded_if_the_same(network: nn.Module, images: Tensor) -> nn.Module:
+    """`fold_batch_norm` of a network that may be anyone's; a plain copy where folding changes its logits of ``images``.
+
+    Args:
+        network: returns logits, not a list.
+        images: (N, C, H, W) on the network's device, anything but zeros.
+    """
+    folded = fold_batch_norm(network)
+    if type(network).__module__.startswith(KNOWN_NETWORKS):
+        return folded
+    plain = copy.deepcopy(network).eval().requires_grad_(False)
+    with torch.inference_mode():
+        expected = plain(images)
+        difference = (folded(images) - expected).abs().max()
+    return folded if difference <= LARGEST_DIFFERENCE * expected.abs().max() else plain

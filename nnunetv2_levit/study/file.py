@@ -3,19 +3,13 @@
 import math
 import os
 import re
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.nnunet.environment import NNUNET_FOLDERS, dataset_folder
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from nnunetv2_levit.study.toml_tables import Table, at_least, distinct, read_toml, refuse_file
 
 EXECUTORS = ("local", "slurm", "print")
 METRICS = ("dice", "hd95", "asd", "nsd")
@@ -110,112 +104,6 @@ class Study:
         return 1 if self.executor == "local" else max(1, self.slurm.gpus)
 
 
-def _refuse(file: Path, sentence: str) -> UserError:
-    return UserError(f"{file}: {sentence}")
-
-
-_NUMBER = (int, float)
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "str": ((str,), "a text"),
-    "str | None": ((str,), "a text"),
-    "int": ((int,), "a whole number"),
-    "float": (_NUMBER, "a number"),
-    "float | None": (_NUMBER, "a number"),
-    "bool": ((bool,), "true or false"),
-}
-
-
-class _Table:
-    """One table of the file: takes values out by key, with their types checked, and refuses what is left over."""
-
-    def __init__(self, file: Path, name: str, content: Any) -> None:
-        self.file, self.name = file, name
-        if not isinstance(content, dict):
-            raise _refuse(file, f"[{name}] must be a table")
-        self.content = dict(content)
-
-    def refuse(self, sentence: str) -> UserError:
-        return _refuse(self.file, f"[{self.name}] {sentence}")
-
-    def take(self, key: str, kind: str, default: Any = ...) -> Any:
-        if key not in self.content:
-            if default is ...:
-                raise self.refuse(f"has no {key}: add it")
-            return default
-        value = self.content.pop(key)
-        types, words = _KINDS[kind]
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise self.refuse(f"{key} must be {words}, not {value!r}")
-        return value
-
-    def texts(self, key: str, default: Sequence[str] | None = None) -> tuple[str, ...]:
-        return self._list(key, str, "texts", default)
-
-    def numbers(self, key: str, default: Sequence[int] | None = None) -> tuple[int, ...]:
-        values = self._list(key, int, "whole numbers", default)
-        if any(isinstance(value, bool) or value < 0 for value in values):
-            raise self.refuse(f"{key} must be whole numbers of 0 or more, not {list(values)}")
-        return values
-
-    def _list(self, key: str, kind: type, words: str, default: Sequence[Any] | None) -> tuple[Any, ...]:
-        if key not in self.content and default is not None:
-            return tuple(default)
-        value = self.content.pop(key, None)
-        if not isinstance(value, list) or not value or not all(isinstance(item, kind) for item in value):
-            raise self.refuse(f"{key} must be a list of {words} such as {key} = [...], not {value!r}")
-        return tuple(value)
-
-    def path(self, key: str, default: Path | None = None) -> Path | None:
-        text = self.take(key, "str", None)
-        return default if text is None else (self.file.parent / Path(text).expanduser()).resolve()
-
-    def dataclass(self, kind: type) -> Any:
-        """The remaining keys as the fields of a dataclass of plain values."""
-        values = {}
-        for one in fields(kind):
-            if one.name not in self.content:
-                continue
-            annotation = one.type if isinstance(one.type, str) else str(one.type)
-            if one.name == "extra":
-                values[one.name] = self.content.pop(one.name)
-                if not isinstance(values[one.name], dict):
-                    raise self.refuse("extra must be a table of sbatch's flags")
-            elif "tuple" in annotation:
-                values[one.name] = self.texts(one.name)
-            else:
-                values[one.name] = self.take(one.name, getattr(one.type, "__name__", annotation))
-        return kind(**values)
-
-    def nothing_left(self, known: Sequence[str] = ()) -> None:
-        if self.content:
-            what = f"; it may have {', '.join(known)}" if known else ""
-            raise self.refuse(f"has the unknown key {min(self.content)}{what}")
-
-
-def _at_least(table: _Table, settings: Any, **limits: float) -> None:
-    for key, least in limits.items():
-        value = getattr(settings, key)
-        if value is not None and not least <= value < math.inf:
-            raise table.refuse(f"{key} must be a number from {least:g} on, not {value:g}")
-
-
-def _distinct(table: _Table, key: str, values: Sequence[Any]) -> None:
-    repeated = [value for value in values if list(values).count(value) > 1]
-    if repeated:
-        raise table.refuse(f"{key} names {repeated[0]!r} twice")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"there is no study {file}: `nnunetv2_levit study init -d DATASET` writes one") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} can't be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{file} is not TOML ({error}): mend that line") from None
-
-
 def load_study(file: str | Path, *, executor: str | None = None) -> Study:
     """Read a study's file and check everything that it says by itself; nothing is started or written.
 
@@ -226,10 +114,10 @@ def load_study(file: str | Path, *, executor: str | None = None) -> Study:
         UserError: no such file, no TOML, or a key or value that is missing, unknown or impossible.
     """
     file = Path(file).resolve()
-    content = _read(file)
-    tables = {name: _Table(file, name, content.pop(name, {})) for name in _TABLES}
+    content = read_toml(file)
+    tables = {name: Table(file, name, content.pop(name, {})) for name in _TABLES}
     if content:
-        raise _refuse(file, f"has the unknown table [{min(content)}]; tables are {', '.join(_TABLES)}")
+        raise refuse_file(file, f"has the unknown table [{min(content)}]; tables are {', '.join(_TABLES)}")
     settings = {name: build(tables[name]) for name, build in _TABLES.items()}
     general = settings.pop("study")
     chosen = settings.pop("executor")
@@ -241,7 +129,7 @@ def load_study(file: str | Path, *, executor: str | None = None) -> Study:
     return study
 
 
-def _study(table: _Table) -> dict[str, Any]:
+def _study(table: Table) -> dict[str, Any]:
     file = table.file
     dataset = table.content.pop("dataset", None)
     if isinstance(dataset, bool) or not isinstance(dataset, int | str):
@@ -257,7 +145,7 @@ def _study(table: _Table) -> dict[str, Any]:
     }
     result["reference"] = table.take("reference", "str", result["trainers"][0])
     for key in ("configurations", "trainers", "folds", "seeds"):
-        _distinct(table, key, result[key])
+        distinct(table, key, result[key])
     for name in (*result["configurations"], *result["trainers"], result["plans"]):
         if NAME.fullmatch(name) is None or "__" in name:
             raise table.refuse(f"names {name!r}, which is no name of a trainer, configuration or plans")
@@ -271,7 +159,7 @@ def _study(table: _Table) -> dict[str, Any]:
     return result
 
 
-def _texts_by_name(table: _Table) -> dict[str, str]:
+def _texts_by_name(table: Table) -> dict[str, str]:
     result = {}
     for key in list(table.content):
         value = table.content.pop(key)
@@ -281,7 +169,7 @@ def _texts_by_name(table: _Table) -> dict[str, str]:
     return result
 
 
-def _environment(table: _Table) -> dict[str, str]:
+def _environment(table: Table) -> dict[str, str]:
     result = _texts_by_name(table)
     for name in NNUNET_FOLDERS:
         if name in result:
@@ -290,32 +178,32 @@ def _environment(table: _Table) -> dict[str, str]:
     return result
 
 
-def _test(table: _Table) -> Test | None:
+def _test(table: Table) -> Test | None:
     images, labels = table.path("images"), table.path("labels")
     if images is None and labels is not None:
         raise table.refuse("has labels and no images: add images")
     return None if images is None else Test(images, labels)
 
 
-def _prediction(table: _Table) -> Prediction:
+def _prediction(table: Table) -> Prediction:
     result = table.dataclass(Prediction)
-    _at_least(table, result, parts=1, preprocessing_workers=0, exporting_workers=0)
+    at_least(table, result, parts=1, preprocessing_workers=0, exporting_workers=0)
     if not 0 < result.step_size <= 1:
         raise table.refuse(f"step_size must be more than 0 and at most 1, not {result.step_size}")
     return result
 
 
-def _evaluation(table: _Table) -> Evaluation:
+def _evaluation(table: Table) -> Evaluation:
     result = table.dataclass(Evaluation)
-    _at_least(table, result, tolerance=0, workers=1)
-    _distinct(table, "metrics", result.metrics)
+    at_least(table, result, tolerance=0, workers=1)
+    distinct(table, "metrics", result.metrics)
     for metric in result.metrics:
         if metric not in METRICS:
             raise table.refuse(f"metrics names {metric!r}: choose among {', '.join(METRICS)}")
     return result
 
 
-def _local(table: _Table) -> Local:
+def _local(table: Table) -> Local:
     result = table.dataclass(Local)
     for device in result.devices:
         if re.fullmatch(r"cpu|mps|cuda(:\d+)?", device) is None:
@@ -323,15 +211,15 @@ def _local(table: _Table) -> Local:
     return result
 
 
-def _slurm(table: _Table) -> Slurm:
+def _slurm(table: Table) -> Slurm:
     result = table.dataclass(Slurm)
-    _at_least(table, result, gpus=0, cpus=1, time_minutes=1, array_limit=1, array_size=1, seconds_per_epoch=0.001)
+    at_least(table, result, gpus=0, cpus=1, time_minutes=1, array_limit=1, array_size=1, seconds_per_epoch=0.001)
     if not 0 < result.memory_gb < math.inf:
         raise table.refuse(f"memory_gb must be a number above 0, not {result.memory_gb}")
     return result
 
 
-def _executor(table: _Table) -> dict[str, str]:
+def _executor(table: Table) -> dict[str, str]:
     result = {
         "executor": table.take("kind", "str", "local"),
         "scheduler": table.take("scheduler", "str", "sbatch"),
@@ -343,7 +231,7 @@ def _executor(table: _Table) -> dict[str, str]:
     return result
 
 
-_TABLES: dict[str, Callable[[_Table], Any]] = {
+_TABLES: dict[str, Callable[[Table], Any]] = {
     "study": _study,
     "names": _texts_by_name,
     "environment": _environment,

@@ -1,6 +1,7 @@
 """With which settings a result was made: noted beside it, so that a result of other settings counts as not made."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ def _relative(study: Study, path: Path | None) -> str | None:
     return None if path is None else os.path.relpath(path, study.file.parent)
 
 
-def _settings(study: Study, job: Job) -> dict[str, Any]:
-    """What of the study's file decides what is in the result of a prediction or an evaluation."""
+def _settings(study: Study, job: Job, cases: Sequence[str]) -> dict[str, Any]:
+    """What of the study's file, and which test ``cases``, decide what a prediction or an evaluation holds."""
     settings: dict[str, Any] = {"folds": list(study.folds)}
     if study.test is not None:
-        settings["images"] = _relative(study, study.test.images)
+        settings |= {"images": _relative(study, study.test.images), "cases": list(cases)}
     if job.kind == "predict":
         asked = study.prediction
         return settings | {"parts": asked.parts, "step_size": asked.step_size, "mirroring": asked.mirroring}
@@ -35,13 +36,13 @@ def _file(study: Study, job: Job) -> Path:
     return evaluation_folder(study, job.model, job.seed) / "settings.json"
 
 
-def keep_settings(study: Study, job: Job) -> None:
+def keep_settings(study: Study, job: Job, cases: Sequence[str]) -> None:
     """Note them beside a result, once it is whole."""
-    write_json(_file(study, job), _settings(study, job))
+    write_json(_file(study, job), _settings(study, job, cases))
 
 
-def made_with_these_settings(study: Study, job: Job) -> bool:
-    """Whether a result that is there was made with what the study's file says now; true where nothing was noted."""
+def made_with_these_settings(study: Study, job: Job, cases: Sequence[str]) -> bool:
+    """Whether a result was made of these cases, with what the study's file says now; true where nothing was noted."""
     file = _file(study, job)
     if not file.is_file():
         return not any(file.parent.glob("settings_part*.json"))  # else another division of the images was noted
@@ -49,4 +50,4 @@ def made_with_these_settings(study: Study, job: Job) -> bool:
         kept = read_json(file, what="the settings of a study's result")
     except UserError:
         return False
-    return bool(kept == _settings(study, job))
+    return bool(kept == _settings(study, job, cases))

@@ -4,21 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnunetv2_levit.errors import UserError
-from nnunetv2_levit.evaluation.case_metrics import METRICS
+from nnunetv2_levit.evaluation.case_metrics import METRICS, over_seeds
 from nnunetv2_levit.evaluation.summaries import summaries
 
 PER_SEED = ("predictions", "protocol", "summary", "mean", "empty", "cases")
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    # as `compare.pooled`: a seed without a value (a structure it missed has no distance) leaves no average
-    defined = [value for value in values if value is not None]
-    return None if len(defined) < len(values) else sum(defined) / len(values)
-
-
 def _presence(kinds: Sequence[str]) -> str:
-    """That of all seeds, or the first one that is not ``both``."""
-    return next((kind for kind in kinds if kind != "both"), "both")
+    """``missed`` or ``spurious`` where it is so for any seed; the truth is the same for all."""
+    return next((kind for kind in kinds if kind in ("missed", "spurious")), kinds[0])
 
 
 def pool_seeds(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -44,7 +38,9 @@ def pool_seeds(evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             | {
                 "presence": {s: _presence([one["presence"][s] for one in several]) for s in structures},
                 "metrics": {
-                    s: {metric: _mean([one["metrics"][s][metric] for one in several]) for metric in METRICS}
+                    s: {
+                        metric: over_seeds(metric, [one["metrics"][s][metric] for one in several]) for metric in METRICS
+                    }
                     for s in structures
                 },
             }

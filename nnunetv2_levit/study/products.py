@@ -28,6 +28,7 @@ def predict(study: Study, job: Job, device: str) -> None:
     Raises:
         UserError: the images or the model can't be used, or some cases were not predicted.
     """
+    from nnunetv2_levit.evaluation.label_files import label_files
     from nnunetv2_levit.inference.pipeline import FailedCasesError
     from nnunetv2_levit.inference.predict_folder import Settings, predict_folder
 
@@ -59,10 +60,13 @@ def predict(study: Study, job: Job, device: str) -> None:
             )
         except FailedCasesError as error:
             failed = "; ".join(f"{case}: {why}" for case, why in error.reasons.items())
-        for name in (*test_files(study, job, test_cases(study)), "dataset.json", "plans.json"):
+        cases, ending = test_cases(study)
+        for old in label_files(target, ending).keys() - set(cases):  # of images that are no longer there
+            (target / f"{old}{ending}").unlink(missing_ok=True)
+        for name in (*test_files(study, job, (cases, ending)), "dataset.json", "plans.json"):
             if (Path(partial) / name).is_file():
                 os.replace(Path(partial) / name, target / name)  # noqa: PTH105
-    keep_settings(study, job)
+    keep_settings(study, job, cases)
     if failed is not None:
         raise UserError(f"some cases were not predicted, the others are done: {failed}")
 
@@ -104,4 +108,4 @@ def evaluate(study: Study, job: Job) -> None:
         output=folder / "validation",
         **common,
     )
-    keep_settings(study, job)
+    keep_settings(study, job, test_cases(study)[0] if study.test is not None else ())

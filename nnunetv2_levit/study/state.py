@@ -72,6 +72,7 @@ class StudyFiles:
         self._listed: dict[Path, frozenset[str]] = {}
         self._names_of_all: frozenset[str] | None = None  # of locks and attempts, where all jobs are looked at
         self._cases: tuple[list[str], str] | None = None
+        self._newest: dict[Path, float] = {}
 
     def _in(self, folder: Path) -> frozenset[str]:
         if folder not in self._listed:
@@ -82,34 +83,45 @@ class StudyFiles:
         return self._names_of_all is None or file.name in self._names_of_all
 
     def made(self, job: Job) -> float | None:
-        """When a job's result was made: the time of its oldest file; None where something is missing or was made with
-        other settings than the study's."""
-        if job.kind in ("predict", "evaluate") and not made_with_these_settings(self.study, job):
-            return None
+        """When a job's result was made: the time of its oldest file; None where something is missing, was made with
+        other settings than the study's, or is older than a test image (or label) that it was made of."""
+        if job.kind in ("predict", "evaluate"):
+            cases = self.test_cases()[0] if self.study.test is not None else ()
+            if not made_with_these_settings(self.study, job, cases):
+                return None
         match job.kind:
             case "train":
                 return self._made_training(fold_folder(self.study, job))
             case "predict":
                 return self._made_prediction(job)
             case "evaluate":
-                kinds = ["validation"]
-                if self.study.test is not None and self.study.test.labels is not None:
-                    kinds.append("test")
                 folder = evaluation_folder(self.study, job.model, job.seed)
-                return _oldest([folder / kind / "evaluation.json" for kind in kinds])
+                files = [folder / "validation" / "evaluation.json"]
+                if self.study.test is None or self.study.test.labels is None:
+                    return _oldest(files)
+                made = _oldest([*files, folder / "test" / "evaluation.json"])
+                return self._unless_older_than(self.study.test.labels, made)
         return _oldest([report_folder(self.study) / "report.html"])
 
     def _made_training(self, fold: Path) -> float | None:
         if not {FINAL, "validation"} <= self._in(fold) or not validated(fold):
             return None
-        return (fold / "validation" / "summary.json").stat().st_mtime
+        made = (fold / "validation" / "summary.json").stat().st_mtime
+        return made if made >= (fold / FINAL).stat().st_mtime else None  # else it is of the training before
 
     def _made_prediction(self, job: Job) -> float | None:
         folder = prediction_folder(self.study, job.model, job.seed)
         names = test_files(self.study, job, self.test_cases())
         if not names or not self._in(folder).issuperset(names):
             return None
-        return _oldest([folder / name for name in names])
+        return self._unless_older_than(test_images(self.study), _oldest([folder / name for name in names]))
+
+    def _unless_older_than(self, sources: Path, made: float | None) -> float | None:
+        """When a result was made, None where a file of the folder that it was made of is newer."""
+        if sources not in self._newest:
+            times = [entry.stat().st_mtime for entry in os.scandir(sources)] if sources.is_dir() else []
+            self._newest[sources] = max(times, default=0.0)
+        return None if made is None or made < self._newest[sources] else made
 
     def test_cases(self) -> tuple[list[str], str]:
         """Names of the test cases, sorted, and their file ending."""

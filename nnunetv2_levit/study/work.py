@@ -35,8 +35,11 @@ def _train(study: Study, job: Job, device: str) -> None:
 
 
 def _predict(study: Study, job: Job, device: str) -> None:
+    from nnunetv2_levit.inference.batching import keep_freed_memory
     from nnunetv2_levit.study.products import predict
 
+    if device == "cpu":
+        keep_freed_memory()
     predict(study, job, device)
 
 

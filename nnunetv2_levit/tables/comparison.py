@@ -77,7 +77,7 @@ def papers_markdown(content: Mapping[str, Any]) -> str:
         facts = [row["source"], row["method"], row["split"], row["protocol"]]
         values = [number(row["values"].get(column)) for column in content["columns"]]
         rows.append([*facts, *values, _comparable(row["comparable"], notes)])
-    head = ["source", "method", "split", "protocol", "mean DSC (%)", "HD95"]
+    head = ["source", "method", "split", "protocol", "mean DSC (%)", "mean IoU (%)", "HD95"]
     head += [f"{structure} DSC (%)" for structure in content["structures"]]
     lines = [
         f"# {markdown_text(content['dataset'])}: measured and printed",

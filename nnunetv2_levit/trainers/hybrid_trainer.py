@@ -31,6 +31,8 @@ from nnunetv2_levit.trainers.seeding import make_repeatable_if_asked
 from nnunetv2_levit.trainers.stop_signals import stop_when_asked
 from nnunetv2_levit.trainers.weight_average import WeightAverage
 
+EARLIER = "earlier_"
+"""What the names of checkpoints of a training begin with that another one follows in its folder."""
 PARTIAL = ".partial"
 """What the name of a checkpoint ends in while it is being written."""
 
@@ -234,7 +236,17 @@ class HybridTrainer(nnUNetTrainer):
         if self.local_rank == 0:
             for left_over in Path(self.output_folder).glob(f"checkpoint_*{PARTIAL}"):  # by a killed process
                 left_over.unlink()
+            if not self._weights_come_from_checkpoint and not self.disable_checkpointing:
+                self._set_earlier_checkpoints_aside()
         super().on_train_start()
+
+    def _set_earlier_checkpoints_aside(self) -> None:
+        """Rename those of an earlier training: after an interruption of this one ``--c`` would go on from them."""
+        for kind in ("final", "latest", "best"):
+            path = Path(self.output_folder) / f"checkpoint_{kind}.pth"
+            if path.is_file():
+                aside = path.replace(path.with_name(f"{EARLIER}{path.name}"))
+                self.print_to_log_file(f"{path.name} was of an earlier training: it is {aside.name} now")
 
     def on_train_epoch_start(self) -> None:
         self._iteration = 0

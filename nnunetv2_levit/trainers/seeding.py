@@ -5,11 +5,8 @@ interrupted. Not fixed: the order in which a GPU adds numbers (nnU-Net lets cuDN
 versions of torch or nnU-Net, another number of GPUs or of threads on a CPU.
 """
 
-import ctypes
 import os
 import random
-import signal
-import sys
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.worker_processes import die_with_parent
 
 VARIABLE = "nnUNet_levit_seed"
 WORKERS_VARIABLE = "nnUNet_n_proc_DA"
@@ -30,15 +28,6 @@ def seed_everything(*key: int) -> None:
     random.seed(int(first))
     np.random.seed(first)  # noqa: NPY002 (nnU-Net and batchgenerators draw from the global generator)
     torch.manual_seed(int(second))
-
-
-def _die_with(parent: int) -> None:
-    """Ask Linux to kill this process when its parent dies; a worker of a killed training would wait for ever."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before it was asked
-            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class NumberedBatches:
@@ -54,11 +43,10 @@ class NumberedBatches:
     def __init__(self, loader: Any, *, key: tuple[int, ...], first: int, workers: int) -> None:
         self.loader, self.key, self.workers = loader, key, workers
         self.first = self.number = first
-        self.owner = os.getpid()
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called once in each worker process."""
-        _die_with(self.owner)
+        die_with_parent()
         torch.set_num_threads(1)  # the trainer's threads were not forked along: a worker would wait for them for ever
         self.number = self.first + thread_id
         self.loader.set_thread_id(thread_id)

@@ -9,11 +9,12 @@ from nnunetv2_levit.trainers.recipe import Recipe
 # The network's outputs are the final map, the transformer branch and the first fusion. These are the weights of the
 # authors' code; the paper (section 2) gives 0.3 to the first fusion and 0.2 to the transformer.
 OUTPUT_WEIGHTS = (0.5, 0.3, 0.2)
-DEFAULT_RECIPE = Recipe(loss="boundary_weighted", output_weights=OUTPUT_WEIGHTS)
+DEFAULT_RECIPE = Recipe(output_weights=OUTPUT_WEIGHTS)  # nnU-Net's loss: docs/lab/recipes.md
 
 # Section 3; 30 passes over 1450 polyp images in batches of 16 are 2719 iterations, 11 of nnU-Net's epochs of 250.
 PAPER_RECIPE = replace(
     DEFAULT_RECIPE,
+    loss="boundary_weighted",
     optimizer="adam",
     betas=(0.5, 0.999),
     learning_rate=1e-4,
@@ -29,9 +30,9 @@ PAPER_RECIPE = replace(
 OPTIONS = (
     Option("blocks<N>", "N transformer blocks (S has 8, L 10 and Lstar 12)", parameter="blocks"),
     Option(
-        "dicece",
-        "nnU-Net's Dice and cross-entropy in place of the boundary-weighted loss",
-        attributes={"recipe": replace(DEFAULT_RECIPE, loss="dice_ce")},
+        "boundaryloss",
+        "the paper's boundary-weighted loss in place of nnU-Net's Dice and cross-entropy",
+        recipe_changes={"loss": "boundary_weighted"},
         excludes=("paper",),
     ),
     unet_levels("at strides 1 to 16 for the CNN, and two above the final map"),

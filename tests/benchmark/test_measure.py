@@ -30,6 +30,37 @@ def test_multiply_adds_of_the_papers(name, gmac, monkeypatch):
     assert multiply_adds(network, torch.zeros(1, 1, 224, 224)) / 1e9 == pytest.approx(gmac, rel=0.02)
 
 
+class SelfAttention(torch.nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x, x, x)[0] if isinstance(self.layer, torch.nn.MultiheadAttention) else self.layer(x)
+
+
+TOKENS, WIDTH = 64, 32
+ATTENTION = 4 * TOKENS * WIDTH**2 + 2 * TOKENS**2 * WIDTH  # projections of q, k, v and the result; q k and weights v
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (torch.nn.MultiheadAttention(WIDTH, 4, batch_first=True), ATTENTION),
+        (
+            torch.nn.TransformerEncoderLayer(WIDTH, 4, dim_feedforward=4 * WIDTH, batch_first=True),
+            ATTENTION + 8 * TOKENS * WIDTH**2,
+        ),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_attention_is_counted_however_it_is_computed(layer, expected, training):
+    """torch's counter knows neither the fused attention of CPUs nor the fused layers of evaluation."""
+    network = SelfAttention(layer.train(training))
+    assert multiply_adds(network, torch.zeros(1, TOKENS, WIDTH)) == expected
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 @pytest.mark.parametrize(("name", "gmac"), [("levit_unet_128s", 9.2), ("levit_unet_384", 12.3)])
 def test_mixing_channels_before_upsampling_halves_the_multiply_adds(name, gmac):
     network = create(name, in_channels=1, num_classes=9, image_size=(224, 224)).eval()

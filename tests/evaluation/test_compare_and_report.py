@@ -120,10 +120,38 @@ def test_seeds_are_averaged_and_folds_put_together(results):
     folds = compare({"whole": load_evaluation(results / "B-result"), "parts": files})
     assert folds["models"][1]["pooled_as"] == "folds or parts"
     assert all(row["mean"] == 0 for row in folds["comparisons"])
+    both = compare({"B": results / "B-result", "twice": [*files, *({**part} for part in parts)]})
+    assert both["models"][1]["pooled_as"] == "folds and seeds"
+    assert all(row["mean"] == 0 for row in both["comparisons"])
     with pytest.raises(UserError, match="share some of their cases"):
         compare({"A": results / "A-result", "x": [results / "B-result", files[0]]})
     with pytest.raises(UserError, match="not evaluated on the same cases"):
         compare({"A": results / "A-result", "x": files[0]})
+
+
+def test_seeds_that_give_a_case_to_other_patients_are_refused(results):
+    """They would count as further patients."""
+    content = json.loads((results / "B-result" / "evaluation.json").read_text())
+    other = copy.deepcopy(content)
+    for entry in other["cases"]:
+        entry["patient"] = entry["case"]
+    with pytest.raises(UserError, match="to the patients patient001 and patient001_frame01"):
+        compare({"A": results / "A-result", "B": [content, other]})
+    with pytest.raises(UserError, match="the results of A and other give the case"):
+        compare({"A": results / "A-result", "other": other})
+
+
+def test_what_a_seed_invents_counts(results):
+    content = json.loads((results / "B-result" / "evaluation.json").read_text())
+    seeds = [copy.deepcopy(content) for _ in range(2)]
+    for seed, dice in zip(seeds, (0.0, None), strict=True):  # the truth lacks the RV: one seed predicts it
+        seed["cases"][1]["metrics"]["RV"] |= {"dice": dice, "hd95": None}
+    result = compare({"B": content, "seeds": seeds})
+    values = result["patient_values"]["seeds"]
+    assert values["dice"]["RV"]["patient001"] == pytest.approx(content["cases"][0]["metrics"]["RV"]["dice"] / 2)
+    rows = {row["metric"]: row for row in result["comparisons"] if row["structure"] == "RV"}
+    assert rows["dice"]["cases_without_a_pair"] == []
+    assert rows["hd95"]["cases_without_a_pair"] == [content["cases"][1]["case"]]
 
 
 def test_compare_writes_its_tables_and_picture(results, capsys):
@@ -148,8 +176,36 @@ def test_a_measured_row_says_why_it_is_not_comparable(results):
     assert "| LeViT-UNet, table 6 | LeViT-UNet-384 |" in text
     # on TransUNet's twelve Synapse cases, by its protocol, a row is comparable
     table = next(t for t in tables_of("Synapse") if (t["paper"], t["table"]) == ("LeViT-UNet", "1"))
-    same = {**content, "cases": [{**content["cases"][0], "case": case} for case in table["split_cases"]]}
-    assert beside_the_papers([same], "Synapse")["measured"][1]["comparable"]["LeViT-UNet, table 1"] == []
+    names = {"RV": "aorta", "MYO": "left kidney", "LV": "liver"}
+    organs = json.loads(re.sub("|".join(names), lambda match: names[match[0]], json.dumps(content)))
+    same = {**organs, "cases": [{**organs["cases"][0], "case": case} for case in table["split_cases"]]}
+    comparable = beside_the_papers([same], "Synapse")["measured"][1]["comparable"]
+    assert comparable["LeViT-UNet, table 1"] == []
+    more = json.loads(json.dumps(same).replace("liver", "inferior vena cava"))
+    comparable = beside_the_papers([more], "Synapse")["measured"][1]["comparable"]
+    assert "without inferior vena cava" in comparable["LeViT-UNet, table 1"][0]
+    assert "without inferior vena cava" in comparable["UNet-2022, table 5"][0]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "structures", "source", "printed"),
+    [
+        ("Prostate", ("PZ", "TZ"), "TransFuse, table 4", {"dsc": 73.33, "pz": 62.85, "tz": 83.8}),
+        ("ISIC-2017", ("lesion",), "TransFuse, table 2", {"dsc": 84.9, "iou": 76.5}),
+        ("ISBI-2012", ("cell",), "UNet-2022, table 3", {"iou": 88.3}),
+    ],
+)
+def test_printed_shares_stand_in_per_cent_beside_measured_ones(results, dataset, structures, source, printed):
+    content = json.loads((results / "A-result" / "evaluation.json").read_text())
+    measured = {
+        **content,
+        "structures": {name: [1] for name in structures},
+        "summary": {name: content["summary"]["RV"] for name in structures},
+        "protocol": {"name": "none", "columns": {}, "mean": {}, "structures": {name: {} for name in structures}},
+    }
+    beside = beside_the_papers([measured], dataset)
+    row = next(row for row in beside["printed"] if row["source"] == source)
+    assert {name: value for name, value in row["values"].items() if value is not None} == pytest.approx(printed)
 
 
 def test_worst_median_and_best(results):

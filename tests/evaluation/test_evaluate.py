@@ -138,6 +138,9 @@ def test_a_trained_model_folder_pools_its_folds(folders, monkeypatch, capsys):
     (model / "fold_1" / "validation" / f"{cases[3]}.nii.gz").unlink()
     assert f"lacks 1 validation cases: {cases[3]}" in fails(capsys, "evaluate", "-m", model)
     assert "fold_4" in fails(capsys, "evaluate", "-m", model, "-f", 4)
+    # predicted when the folds were others: it may be a training case of this one
+    write_labels(model / "fold_0" / "validation" / f"{cases[3]}.nii.gz", heart())
+    assert f"not in this fold's validation: {cases[3]}" in fails(capsys, "evaluate", "-m", model, "-f", 0)
 
 
 def test_regions_and_an_ignore_label(tmp_path):
@@ -172,6 +175,42 @@ def test_pictures_are_measured_in_pixels_and_with_probabilities(tmp_path):
     assert (result["unit"], result["dimensions"]) == ("px", 2)
     assert result["summary"]["cell"]["hd"]["mean"] == 1.0
     assert result["protocol"]["mean"]["miou"] == pytest.approx(0.5 * 90 / 110)
+
+
+def test_what_the_ground_truth_ignores_counts_for_no_protocol(tmp_path):
+    truth = np.zeros((40, 30), dtype=np.uint8)
+    truth[10:20, 10:20] = 1
+    ignored = truth.copy()
+    ignored[:, 15:] = 2
+    for folder, array in (("labelsTr", ignored), ("P", truth)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(array).save(tmp_path / folder / "a.png")
+    np.savez_compressed(tmp_path / "P" / "a.npz", probabilities=np.stack([1.0 - truth, truth])[:, None])
+    labels = {"background": 0, "cell": 1, "ignore": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".png", "name": "ISBI2012"}))
+    for protocol, column in (("unet2022-em", "miou"), ("polyp", "mdice")):
+        result = evaluate(predictions=tmp_path / "P", truth=tmp_path / "labelsTr", protocol=protocol)
+        assert result["protocol"]["mean"][column] == pytest.approx(1.0, abs=0.005)  # PraNet's threshold 0 is everything
+
+
+def test_a_single_slice_among_volumes_has_no_volume(folders, capsys):
+    case = "patient001_frame01"
+    for folder, array in (("labelsTr", heart()), ("A", heart(1))):
+        write_labels(folders / folder / f"{case}.nii.gz", array[:1])
+    request = dict(predictions=folders / "A", truth=folders / "labelsTr")
+    result = evaluate(**request)
+    assert (result["dimensions"], result["summary"]["RV"]["volume_difference"]["n"]) == (3, 5)
+    assert result["summary"]["RV"]["dice"]["n"] == 6
+    words = ("evaluate", "-p", folders / "A", "-g", folders / "labelsTr", "--protocol", "transunet")
+    assert "is for volumes" in fails(capsys, *words)
+
+
+def test_a_2d_file_of_1_mm_pixels_is_no_picture(tmp_path):
+    for folder in ("labelsTr", "P"):
+        write_labels(tmp_path / folder / "a.nii.gz", heart()[0], spacing=(1.0, 1.0), origin=(0.0, 0.0))
+    labels = {"background": 0, "RV": 1, "MYO": 2, "LV": 3}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "file_ending": ".nii.gz"}))
+    assert evaluate(predictions=tmp_path / "P", truth=tmp_path / "labelsTr")["unit"] == "mm"
 
 
 def test_whose_a_case_is(tmp_path, monkeypatch):

@@ -256,6 +256,20 @@ def test_left_over_partial_files_go_when_a_training_starts(trainer, root, monkey
     assert not left_over.exists()
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_checkpoints_of_an_earlier_training_are_set_aside(trainer, root, monkeypatch, resumed):
+    """nnU-Net's ``--c`` would go on from the earlier training, after an interruption of the new one."""
+    trainer.initialize()
+    folder = fold_folder(root)
+    trainer.save_checkpoint(str(folder / "checkpoint_final.pth"))
+    monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
+    if resumed:
+        trainer.load_checkpoint(str(folder / "checkpoint_final.pth"))
+    trainer.on_train_start()
+    assert (folder / "checkpoint_final.pth").exists() == resumed
+    assert (folder / "earlier_checkpoint_final.pth").exists() != resumed
+
+
 @pytest.mark.parametrize("name", ["LeViTUNetTrainer_384", "TransUNetTrainer_12blocks", "LeViTUNetTrainer_1000epochs"])
 def test_a_second_name_is_not_trained_by_nnunet_either(name, trainer):
     arguments = (trainer.plans_manager.plans | {"continue_training": False}, "2d", 0, trainer.dataset_json)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from nnunetv2_levit import cli
 from nnunetv2_levit.inference import pipeline
+from nnunetv2_levit.inference.predict_folder import _threads_for
 from tests.inference.model_folders import write_case, write_model_folder
 
 HERE = ("-device", "cpu", "-npp", "0", "-nps", "0", "--disable_progress_bar")
@@ -293,3 +294,13 @@ def test_a_model_is_found_by_dataset_trainer_plans_and_configuration(model, imag
             cli.main([*common, *flags])
         assert stop.value.code == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_a_caller_gets_torchs_threads_and_cudnns_autotuning_back(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    autotuning = torch.backends.cudnn.benchmark
+    with _threads_for("cuda"):
+        torch.backends.cudnn.benchmark = not autotuning
+    assert asked == [1, torch.get_num_threads()]
+    assert torch.backends.cudnn.benchmark == autotuning

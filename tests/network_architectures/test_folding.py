@@ -8,7 +8,7 @@ from timm.models.resnet import BasicBlock
 from torch import nn
 
 from nnunetv2_levit.network_architectures import FAMILIES, REGISTRY
-from nnunetv2_levit.network_architectures.folding import fold_batch_norm
+from nnunetv2_levit.network_architectures.folding import fold_batch_norm, folded_if_the_same
 from tests.network_architectures.test_contract import build, build_shallow, randomise
 
 
@@ -108,6 +108,62 @@ class PreActivation(nn.Module):
 )
 def test_a_norm_that_can_not_be_folded_stays(network):
     assert batch_norms(same_function(network, torch.randn(2, 4, 8, 8))) == 1
+
+
+class SharedConvolution(nn.Module):
+    """One convolution, with a norm of its own in each of its two places."""
+
+    def __init__(self):
+        super().__init__()
+        convolution = nn.Conv2d(4, 4, 3, padding=1)
+        self.first = nn.Sequential(convolution, nn.BatchNorm2d(4))
+        self.second = nn.Sequential(convolution, nn.BatchNorm2d(4))
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+class NormUsedAgain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm, self.up = nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 4, 1)
+        self.block = nn.Sequential(nn.Conv2d(4, 4, 1), self.norm)
+
+    def forward(self, x):
+        return self.norm(self.up(self.block(x)))
+
+
+class KeepsWhatIsBetween(nn.Sequential):
+    """Runs a sequential module child by child, and adds up what each returns."""
+
+    def __init__(self):
+        super().__init__(nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)))
+
+    def forward(self, x):
+        total = 0
+        for layer in self[0]:
+            x = layer(x)
+            total = total + x
+        return total
+
+
+def with_spectral_norm():
+    return nn.Sequential(nn.utils.spectral_norm(nn.Conv2d(4, 4, 1)), nn.BatchNorm2d(4))
+
+
+@pytest.mark.parametrize("make", [SharedConvolution, NormUsedAgain, with_spectral_norm])
+def test_what_is_used_in_several_places_or_changed_by_hooks_stays(make):
+    network = make()
+    assert batch_norms(same_function(network, torch.randn(2, 4, 8, 8))) == batch_norms(network)
+
+
+@pytest.mark.parametrize("make", [KeepsWhatIsBetween, lambda: nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))])
+def test_a_network_of_others_is_folded_where_that_changes_nothing(make):
+    network, x = randomise(make()).eval(), torch.randn(2, 4, 8, 8)
+    result = folded_if_the_same(network, x)
+    assert batch_norms(result) == isinstance(network, KeepsWhatIsBetween)
+    with torch.no_grad():
+        torch.testing.assert_close(result(x), network(x), rtol=1e-4, atol=1e-4)
 
 
 def test_a_folded_network_takes_other_sizes_than_it_was_built_for():

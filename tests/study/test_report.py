@@ -1,7 +1,9 @@
 """The page, from label files through the real evaluation."""
 
 import json
+import os
 import re
+import time
 
 import pytest
 
@@ -12,6 +14,7 @@ from nnunetv2_levit.study.jobs import Job, fold_folder, jobs_of, model_folder, m
 from nnunetv2_levit.study.kept_settings import keep_settings, made_with_these_settings
 from nnunetv2_levit.study.page import answer_sentence
 from nnunetv2_levit.study.pooling import pool_seeds
+from nnunetv2_levit.study.state import StudyFiles
 from tests.evaluation.conftest import heart, write_labels
 from tests.study.conftest import CASES, DESCRIPTION, PLANS
 
@@ -136,17 +139,48 @@ def test_results_of_other_settings_are_made_anew(finished, study_file, change, o
     """Jobs are found from their files: else tables would mix what the study's file said at different times."""
     report(finished)
     jobs = [job for job in jobs_of(finished).values() if job.kind in ("predict", "evaluate")]
+    cases, _ = StudyFiles(finished).test_cases()
     for job in jobs:
-        keep_settings(finished, job)
-        assert made_with_these_settings(finished, job)
+        keep_settings(finished, job, cases)
+        assert made_with_these_settings(finished, job, cases)
     study_file.write_text(study_file.read_text() + change)
     changed = load_study(study_file)
     assert {
         job.kind
         for job in jobs_of(changed).values()
-        if job.kind in ("predict", "evaluate") and not made_with_these_settings(changed, job)
+        if job.kind in ("predict", "evaluate") and not made_with_these_settings(changed, job, cases)
     } == outdated
     assert (set(status(changed).as_data()["counts"]) == {"done"}) == (not outdated)
+
+
+@pytest.mark.parametrize(
+    ("change", "outdated"),
+    [("image", {"predict", "evaluate"}), ("label", {"evaluate"}), ("fewer", {"predict", "evaluate"})],
+)
+def test_results_of_other_test_images_or_labels_are_made_anew(finished, change, outdated):
+    report(finished)
+    jobs = [job for job in jobs_of(finished).values() if job.kind in ("predict", "evaluate")]
+    for job in jobs:
+        keep_settings(finished, job, StudyFiles(finished).test_cases()[0])
+    files = StudyFiles(finished)
+    assert all(files.made(job) is not None for job in jobs)
+    image = sorted(finished.test.images.iterdir())[0]
+    if change == "fewer":
+        image.unlink()
+    else:
+        corrected = image if change == "image" else sorted(finished.test.labels.iterdir())[0]
+        later = time.time() + 60
+        os.utime(corrected, (later, later))
+    states = StudyFiles(finished).states()
+    assert {job.kind for job in jobs if states[job.id].name != "done"} == outdated
+
+
+def test_the_validation_of_an_earlier_training_does_not_count(finished):
+    job = next(job for job in jobs_of(finished).values() if job.kind == "train")
+    final = fold_folder(finished, job) / "checkpoint_final.pth"
+    later = time.time() + 60
+    os.utime(final, (later, later))
+    assert StudyFiles(finished).made(job) is None
 
 
 def test_one_seeds_results_are_an_ordinary_evaluation(finished, study_file):

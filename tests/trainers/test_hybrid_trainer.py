@@ -155,7 +155,7 @@ def test_training_steps_on_a_gpu_reach_every_parameter_and_lower_the_loss(
 
 
 def test_transfuse_weights_three_outputs_of_full_resolution(make_trainer):
-    trainer = make_trainer("TransFuseTrainer_blocks1_multiscale")
+    trainer = make_trainer("TransFuseTrainer_blocks1_boundaryloss_multiscale")
     trainer.initialize()
     assert trainer._get_deep_supervision_scales() == [[1, 1]] * 3
     assert trainer.loss.weight_factors == pytest.approx((0.5, 0.3, 0.2))

@@ -10,6 +10,7 @@ from torch import nn
 
 from nnunetv2_levit import trainers
 from nnunetv2_levit.errors import UserError
+from nnunetv2_levit.nnunet.plugin import nnunetv2_levit_plugin
 from nnunetv2_levit.trainers import FAMILIES
 from nnunetv2_levit.trainers.levit_unet import PAPER_RECIPE
 from nnunetv2_levit.trainers.naming import parse, trainer_class
@@ -102,7 +103,10 @@ def test_the_recipes_of_transfuse_and_the_study():
     assert (paper.recipe.loss, paper.recipe.output_weights) == ("boundary_weighted", (0.5, 0.3, 0.2))
     (group,) = paper.recipe.build_optimizer(torch.nn.Linear(2, 2)).param_groups
     assert (group["betas"], group["lr"], paper.recipe.gradient_clip) == ((0.5, 0.999), 1e-4, 2)
-    assert trainers.TransFuseTrainer_dicece.recipe.loss == "dice_ce"
+    assert [getattr(trainers, f"TransFuseTrainer{option}").recipe.loss for option in ("", "_boundaryloss")] == [
+        "dice_ce",
+        "boundary_weighted",
+    ]
     assert trainers.TransFuseTrainer_nodropout.network_options == {"auxiliary_heads": True, "dropout": 0.0}
     assert trainers.TransFuseTrainer_multiscale.train_scales == (0.75, 1, 1.25)
     sgd = trainers.TransUNetTrainer_paper.recipe.build_optimizer(torch.nn.Linear(2, 2)).param_groups[0]
@@ -285,3 +289,11 @@ def test_only_biases_right_before_a_batch_norm_count_as_undone():
     (output * torch.randn_like(output)).sum().backward()
     gradients = {name: parameter.grad.abs().max().item() for name, parameter in network.named_parameters()}
     assert gradients.pop("0.bias") < 1e-10 < 1e-5 < min(gradients[name] for name in ("2.bias", "7.bias"))
+
+
+@pytest.mark.parametrize("name", ["HybridTrainer", "FAMILIES", "trainer_class"])
+def test_nnunet_is_offered_trainers_alone(name):
+    """What trains nothing by itself would end in a traceback."""
+    assert hasattr(trainers, name)
+    with pytest.raises(AttributeError, match="has no trainer"):
+        getattr(nnunetv2_levit_plugin, name)

@@ -126,8 +126,7 @@ class Random:
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_batch_is_the_same_whichever_worker_draws_it_and_wherever_counting_begins(workers, monkeypatch):
-    monkeypatch.setattr("nnunetv2_levit.trainers.seeding._die_with", lambda parent: None)
+def test_a_batch_is_the_same_whichever_worker_draws_it_and_wherever_counting_begins(workers):
     expected = [next(NumberedBatches(Random(), key=(3, 1), first=number, workers=1)) for number in range(12)]
     assert len(set(expected)) == 12
     for first in (0, 5):
@@ -142,7 +141,6 @@ def test_a_batch_is_the_same_whichever_worker_draws_it_and_wherever_counting_beg
 
 def test_a_worker_computes_with_one_thread(monkeypatch):
     """A forked worker has none of its parent's threads: with two it waited for ever in the first FFT of a blur."""
-    monkeypatch.setattr("nnunetv2_levit.trainers.seeding._die_with", lambda parent: None)
     asked = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     NumberedBatches(Random(), key=(3, 1), first=0, workers=1).set_thread_id(0)

@@ -30,12 +30,12 @@ def _one_sentence(kind: type[BaseException], error: BaseException, trace: Traceb
 
 
 def __getattr__(name: str) -> Any:
+    if trainers.naming.family_of(name) is None:  # such as HybridTrainer, which trains nothing by itself
+        raise AttributeError(f"module {__name__!r} has no trainer {name!r}")
     try:
         trainer = getattr(trainers, name)
     except AttributeError as error:
-        if trainers.naming.family_of(name) is not None:
-            print(f"nnunetv2_levit: {error}", file=sys.stderr)  # nnU-Net only says that it found no such trainer
+        print(f"nnunetv2_levit: {error}", file=sys.stderr)  # nnU-Net only says that it found no such trainer
         raise
-    if trainers.naming.family_of(name) is not None:
-        install(on_uncaught=_one_sentence)
+    install(on_uncaught=_one_sentence)
     return trainer
