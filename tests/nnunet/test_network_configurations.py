@@ -173,7 +173,7 @@ def test_no_batch_of_pictures_holds_more_than_five_percent_of_them(capsys, plans
 
 # flags, words of the sentence
 FAULTS = {
-    "nothing to do": ((), ("--patch, --network or both",)),
+    "nothing to do": ((), ("--patch, --network or --gpu-memory",)),
     "settings of nothing": (("--patch", "64", "64", "--set", "a=1"), ("--set belongs to a network",)),
     "no such network": (("--network", "unet"), ("no network 'unet'",)),
     "no such package": (("--network", "nowhere.x:Net"), ("needs the package nowhere",)),
