@@ -51,7 +51,7 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
             f"the results pooled as {name} share some of their cases: pool seeds (all cases the same), folds (no case "
             "the same), or the same seeds of every fold"
         )
-    _patients(name, evaluations)
+    _check_patients(name, evaluations)
     values: dict[str, dict[tuple[str, str], dict[str, float | None]]] = {}
     for metric in METRICS:
         merged: dict[tuple[str, str], dict[str, list[float | None]]] = {}
@@ -79,12 +79,8 @@ def pooled(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _patients(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """The patient of each case.
-
-    Raises:
-        UserError: two evaluations give a case to different patients: seeds would count as further patients.
-    """
+def _check_patients(name: str, evaluations: Sequence[dict[str, Any]]) -> None:
+    """Raise a UserError where a case is of two patients: seeds would count as further patients."""
     patients: dict[str, str] = {}
     for evaluation in evaluations:
         for entry in evaluation["cases"]:
@@ -94,7 +90,6 @@ def _patients(name: str, evaluations: Sequence[dict[str, Any]]) -> dict[str, str
                     f"the results of {name} give the case {entry['case']} to the patients {known} and "
                     f"{entry['patient']}: evaluate all with the same dataset folder or --patient"
                 )
-    return patients
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -157,7 +152,7 @@ def compare(models: Mapping[str, Result | Sequence[Result]], *, output: str | Pa
         for key in ("structures", "unit", "tolerance"):
             if other[key] != reference[key]:
                 raise UserError(f"{other['name']} and {reference['name']} differ in {key}: evaluate them alike")
-        _patients(f"{reference['name']} and {other['name']}", [reference, other])
+        _check_patients(f"{reference['name']} and {other['name']}", [reference, other])
         ours, theirs = (set(model["values"]["dice"]) for model in (reference, other))
         if ours != theirs:
             case = min(case for _, case in ours ^ theirs)

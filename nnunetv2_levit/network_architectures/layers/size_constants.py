@@ -26,16 +26,10 @@ def _build(
     build: Callable[..., np.ndarray], sizes: tuple[Any, ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     with torch.inference_mode(False):  # training may need later what a prediction left in the cache
-        return torch.from_numpy(build(*sizes)).to(device, dtype)
-
-
-def _with_fixed_sizes(constant: Tensor) -> Tensor:
-    """The constant, its sizes never left open in a graph.
-
-    torch.compile names constants after the function alone, and takes sizes that differ under one name for open ones.
-    torch 2.14 then ends with an IndexError. What `torch._dynamo.mark_static` notes is noted here, as that is without
-    effect in a function whose result is assumed to be constant.
-    """
+        constant = torch.from_numpy(build(*sizes)).to(device, dtype)
+    # torch.compile names constants after the function alone, and takes sizes that differ under one name for open ones:
+    # torch 2.14 then ends with an IndexError. What `torch._dynamo.mark_static` notes is noted here, as that is without
+    # effect in a function whose result is assumed to be constant.
     constant._dynamo_static_indices = set(range(constant.dim()))  # type: ignore[attr-defined]
     return constant
 
@@ -49,7 +43,7 @@ def size_constant(
     Not kept while a graph is traced or shapes alone are computed: a fake tensor would stay behind.
     """
     if torch.compiler.is_compiling():
-        return _with_fixed_sizes(_build(build, sizes, dtype, device))
+        return _build(build, sizes, dtype, device)
     key = (build, sizes, dtype, device)
     constant = _kept.get(key)
     if constant is None:
@@ -58,4 +52,4 @@ def size_constant(
             if len(_kept) >= MOST_KEPT:
                 _kept.clear()
             _kept[key] = constant
-    return _with_fixed_sizes(constant)
+    return constant
