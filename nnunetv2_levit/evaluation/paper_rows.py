@@ -55,10 +55,15 @@ def value_names(structures: Sequence[str]) -> list[str]:
     return ["dsc", "iou", "hd95", *(canonical(structure) for structure in structures)]
 
 
-def printed_rows(table: dict[str, Any], structures: Sequence[str]) -> list[dict[str, Any]]:
-    """A table's rows with the columns that match a measured one (see `value_names`), shares in per cent."""
+def set_names(tables: Sequence[dict[str, Any]]) -> list[str]:
+    """What tables print for each of several test sets, such as ``Kvasir mDice``: a test set and a protocol's value."""
+    return list(dict.fromkeys(name for table in tables for name in table.get("test_sets", {}).values()))
+
+
+def printed_rows(table: dict[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """A table's rows with the columns that match a measured one (`value_names`, `set_names`), shares in per cent."""
     columns = {canonical(column): column for column in table["columns"]}
-    names = value_names(structures)
+    columns |= {name: column for column, name in table.get("test_sets", {}).items()}
     factor = 100 if table.get("unit") == "fraction" else 1
 
     def value(row: dict[str, Any], name: str) -> float | None:
@@ -128,8 +133,23 @@ def measured_rows(evaluation: dict[str, Any], tables: Sequence[dict[str, Any]]) 
         values = {name: percent(means.get(name)) for name in SHARES} | {"hd95": means.get("hd95")}
         for structure in structures:
             values[canonical(structure)] = percent(protocol["structures"][structure].get("dice"))
+        for name in set_names(tables):
+            values[name] = percent(_mean_of_set(evaluation, name))
         rows.append(row(values, protocol["name"], protocol["name"]))
     return rows
+
+
+def _mean_of_set(evaluation: dict[str, Any], name: str) -> float | None:
+    """A protocol's value such as ``Kvasir mDice``, over the cases that the converter named after the test set."""
+    test_set, metric = name.rsplit(" ", 1)
+    values = [
+        of_structure[metric.lower()]
+        for entry in evaluation["cases"]
+        if entry["case"].startswith(f"{test_set}_")
+        for of_structure in entry["protocol"].values()
+        if of_structure.get(metric.lower()) is not None
+    ]
+    return sum(values) / len(values) if values else None
 
 
 def beside_the_papers(evaluations: Sequence[dict[str, Any]], dataset: str) -> dict[str, Any]:
@@ -139,12 +159,14 @@ def beside_the_papers(evaluations: Sequence[dict[str, Any]], dataset: str) -> di
         table
         for table in tables_of(dataset)
         if {canonical(c) for c in table["columns"]} & {*SHARES, *(canonical(s) for s in structures)}
+        or "test_sets" in table
     ]
+    names = [*value_names(structures), *set_names(tables)]
     return {
         "dataset": dataset,
         "structures": structures,
-        "columns": value_names(structures),
+        "columns": names,
         "measured": [row for evaluation in evaluations for row in measured_rows(evaluation, tables)],
-        "printed": [row for table in tables for row in printed_rows(table, structures)],
+        "printed": [row for table in tables for row in printed_rows(table, names)],
         "citations": sorted({table["citation"] for table in tables}),
     }

@@ -208,6 +208,32 @@ def test_printed_shares_stand_in_per_cent_beside_measured_ones(results, dataset,
     assert {name: value for name, value in row["values"].items() if value is not None} == pytest.approx(printed)
 
 
+def test_polyps_stand_beside_the_papers_test_sets(results):
+    """TransFuse's table has a column for each of PraNet's test sets, after which the converter names its cases."""
+    content = json.loads((results / "A-result" / "evaluation.json").read_text())
+    scores = {"Kvasir_1": 0.9, "Kvasir_2": 0.7, "CVC-300_1": 0.5}
+    cases = [
+        {**content["cases"][0], "case": case, "protocol": {"polyp": {"mdice": score, "miou": score / 2}}}
+        for case, score in scores.items()
+    ]
+    measured = {
+        **content,
+        "cases": cases,
+        "structures": {"polyp": [1]},
+        "summary": {"polyp": content["summary"]["RV"]},
+        "protocol": {"name": "polyp", "columns": {}, "mean": {}, "structures": {"polyp": {}}},
+    }
+    beside = beside_the_papers([measured], "Polyp")
+    ours, theirs = beside["measured"]
+    names = ("Kvasir mDice", "Kvasir mIoU", "CVC-300 mDice", "CVC-ColonDB mDice")
+    assert [theirs["values"][name] for name in names] == [pytest.approx(80), pytest.approx(40), pytest.approx(50), None]
+    assert not any("mDice" in name for name in ours["values"])
+    printed = next(row for row in beside["printed"] if row["method"].startswith("TransFuse-S"))
+    assert [printed["values"][name] for name in names] == pytest.approx([91.8, 86.8, 90.2, 77.3])
+    heading = next(line for line in papers_markdown(beside).splitlines() if line.startswith("| source"))
+    assert heading.split(" | ")[7:10] == ["polyp DSC (%)", "Kvasir mDice (%)", "Kvasir mIoU (%)"]
+
+
 def test_worst_median_and_best(results):
     content = json.loads((results / "B-result" / "evaluation.json").read_text())
     chosen = chosen_cases(content)
