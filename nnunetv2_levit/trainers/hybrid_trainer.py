@@ -8,9 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
-from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.crossval_split import generate_crossval_split
@@ -23,6 +20,7 @@ from nnunetv2_levit.files import read_json, write_json
 from nnunetv2_levit.network_architectures import create
 from nnunetv2_levit.nnunet.checkpoints import newest_checkpoint, trusted_by_environment
 from nnunetv2_levit.nnunet.pretrained_weights import unwrapped
+from nnunetv2_levit.trainers.augmentation import mirror_and_rotate_only
 from nnunetv2_levit.trainers.boundary_weighted_loss import BoundaryWeightedLoss
 from nnunetv2_levit.trainers.multi_scale import rescaled
 from nnunetv2_levit.trainers.recipe import Recipe
@@ -201,19 +199,7 @@ class HybridTrainer(nnUNetTrainer):
         """nnU-Net's augmentation; with the recipe's ``mirror_rotate`` no change of intensity, scale or resolution."""
         pipeline = super().get_training_transforms(*args, **kwargs)
         if self.recipe.augmentation == "mirror_rotate":
-            kept = []
-            for transform in pipeline.transforms:
-                inner = transform.transform if isinstance(transform, RandomTransform) else transform
-                if isinstance(inner, SpatialTransform):
-                    inner.p_scaling, inner.p_rotation = 0.0, 0.5
-                elif (
-                    isinstance(transform, RandomTransform)
-                    and not isinstance(inner, MirrorTransform)
-                    and not inner.__class__.__module__.startswith("batchgeneratorsv2.transforms.nnunet")
-                ):
-                    continue
-                kept.append(transform)
-            pipeline.transforms = kept
+            mirror_and_rotate_only(pipeline)
         return pipeline
 
     # training ---------------------------------------------------------------------------------------------------------
