@@ -16,6 +16,7 @@ from nnunetv2_levit.dataset_conversion.cine_phantom import write_phantom
 from nnunetv2_levit.dataset_conversion.convert import convert
 from nnunetv2_levit.nnunet.configurations import add_configuration
 from nnunetv2_levit.nnunet.environment import VARIABLE, plugin_folder
+from tests.support import quick_weights
 from tests.support.nnunet_programs import plan_and_preprocess
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -34,6 +35,7 @@ def pytest_configure():
     tests their threads wait for one another, at the cost of processor time.
     """
     torch.set_num_threads = lambda number: _set_num_threads(min(number, _threads))
+    quick_weights.install()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -45,6 +47,7 @@ def pytest_runtest_protocol():
 
 def pytest_unconfigure():
     torch.set_num_threads = _set_num_threads
+    quick_weights.uninstall()
 
 
 def pytest_collection_modifyitems(items):

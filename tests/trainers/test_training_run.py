@@ -77,9 +77,8 @@ def _train_and_resume(environment):
     (model,) = results.glob(f"*/{TRAINER}__nnUNetPlans__{CONFIGURATION}")
     assert (model / "fold_0" / "checkpoint_best.pth").is_file()  # written at the end of the first epoch
     assert not (model / "fold_0" / "checkpoint_final.pth").exists()
-    resumed = run_program("nnUNetv2_train", *arguments(0), "--c", environment=environment)
-    assert resumed.returncode == 0, resumed.stdout
-    (results / "resumed.txt").write_text(resumed.stdout)
+    said = call_program("nnUNetv2_train", *arguments(0), "--c", environment={**environment, "nnUNet_n_proc_DA": "0"})
+    (results / "resumed.txt").write_text(said)
 
 
 @pytest.mark.slow
@@ -116,14 +115,14 @@ def test_two_folds_predict_together(trained, tmp_path):
     source = sorted((dataset / "imagesTr").iterdir())[0]
     (images / source.name).symlink_to(source)
     probabilities = {}
-    # together as a user would, with processes that read and write; each alone within this process
-    for folds, workers in (((0,), 0), ((1,), 0), ((0, 1), 1)):
+    # together as a user would, as a process of its own; each alone within this process
+    for folds in ((0,), (1,), (0, 1)):
         out = tmp_path / "_".join(map(str, folds))
         command = (
             *("nnUNetv2_predict", "-d", DATASET_ID, "-i", images, "-o", out, "-c", CONFIGURATION, "-f", *folds),
-            *("-tr", TRAINER, "-device", "cpu", "-npp", workers, "-nps", workers, "--save_probabilities"),
+            *("-tr", TRAINER, "-device", "cpu", "-npp", 0, "-nps", 0, "--save_probabilities"),
         )
-        if workers:
+        if len(folds) > 1:
             done = run_program(*command, environment=environment)
             assert done.returncode == 0, done.stdout
             said = done.stdout
