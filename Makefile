@@ -9,7 +9,7 @@ WORKERS ?= 2
 
 .PHONY: demo test lint format docs linkcheck clean
 
-# pip would write byte code with one core; where a package holds a file that is no Python, that is no fault here
+# Byte code is written by all cores, as pip would use one. Packages hold templates that do not compile: that is no fault.
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]'

@@ -161,10 +161,12 @@ def beside_the_papers(evaluations: Sequence[dict[str, Any]], dataset: str) -> di
         if {canonical(c) for c in table["columns"]} & {*SHARES, *(canonical(s) for s in structures)}
         or "test_sets" in table
     ]
-    names = [*value_names(structures), *set_names(tables)]
+    sets = set_names(tables)
+    names = [*value_names(structures), *sets]
     return {
         "dataset": dataset,
         "structures": structures,
+        "test_sets": sets,
         "columns": names,
         "measured": [row for evaluation in evaluations for row in measured_rows(evaluation, tables)],
         "printed": [row for table in tables for row in printed_rows(table, names)],

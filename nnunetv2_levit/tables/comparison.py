@@ -79,7 +79,7 @@ def papers_markdown(content: Mapping[str, Any]) -> str:
         rows.append([*facts, *values, _comparable(row["comparable"], notes)])
     head = ["source", "method", "split", "protocol", "mean DSC (%)", "mean IoU (%)", "HD95"]
     head += [f"{structure} DSC (%)" for structure in content["structures"]]
-    head += [f"{name} (%)" for name in content["columns"][len(head) - len(facts) :]]  # of test sets
+    head += [f"{name} (%)" for name in content["test_sets"]]
     lines = [
         f"# {markdown_text(content['dataset'])}: measured and printed",
         "",

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_levit.dataset_conversion.pictures import POLYP_TESTS
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.compare import compare
 from nnunetv2_levit.evaluation.evaluate import evaluate
@@ -224,6 +225,7 @@ def test_polyps_stand_beside_the_papers_test_sets(results):
         "protocol": {"name": "polyp", "columns": {}, "mean": {}, "structures": {"polyp": {}}},
     }
     beside = beside_the_papers([measured], "Polyp")
+    assert {name.split(" ")[0] for name in beside["test_sets"]} == set(POLYP_TESTS)
     ours, theirs = beside["measured"]
     names = ("Kvasir mDice", "Kvasir mIoU", "CVC-300 mDice", "CVC-ColonDB mDice")
     assert [theirs["values"][name] for name in names] == [pytest.approx(80), pytest.approx(40), pytest.approx(50), None]
