@@ -19,11 +19,13 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(BIN)/nnunetv2_levit demo --output $(DEMO_OUT) $(if $(DATA),--data $(DATA))
 
+# mypy has one process, so it runs beside the tests
 test: $(VENV)/.installed
 	$(BIN)/ruff check nnunetv2_levit tests docs
 	$(BIN)/ruff format --check nnunetv2_levit tests docs
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(BIN)/mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal; tested=$$?; \
+	wait $$types && exit $$tested
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check nnunetv2_levit tests docs

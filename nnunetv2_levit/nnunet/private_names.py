@@ -227,8 +227,14 @@ WRAPPED_ROWS = (
     Row(
         f"{TRAINER}.on_train_end",
         Use.COPIED,
-        "a checkpoint holds the number of the next epoch: the counter is one less while it is written",
-        says=("self.current_epoch -= 1", "checkpoint_final.pth", "checkpoint_latest.pth"),
+        "a checkpoint holds the number of the next epoch: the counter is one less while it is written; the loaders' "
+        "worker processes and threads are ended",
+        says=(
+            "self.current_epoch -= 1",
+            "checkpoint_final.pth",
+            "checkpoint_latest.pth",
+            "self.dataloader_train._finish()",
+        ),
     ),
     Row(
         f"{TRAINER}.get_dataloaders",

@@ -159,4 +159,15 @@ def _stop(trainer: Any, request: StopRequest) -> None:
 
 def _end(trainer: Any, sentence: str) -> NoReturn:
     trainer.print_to_log_file(sentence)
+    _end_workers(trainer)
     raise TrainingStoppedError(sentence)
+
+
+def _end_workers(trainer: Any) -> None:
+    """As nnU-Net's `on_train_end`, or a thread that receives their batches reports their end at exit as a crash."""
+    from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+    from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
+
+    for loader in (getattr(trainer, name, None) for name in ("dataloader_train", "dataloader_val")):
+        if isinstance(loader, MultiThreadedAugmenter | NonDetMultiThreadedAugmenter):
+            loader._finish()
