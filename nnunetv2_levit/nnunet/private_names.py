@@ -245,6 +245,7 @@ WRAPPED_ROWS = (
         says=("get_allowed_n_proc_DA()", "SingleThreadedAugmenter(dl_tr, None)", "return mt_gen_train, mt_gen_val"),
     ),
     _attributes(TRAINER, "the processes of several GPUs agree to stop", "self.is_ddp ="),
+    _attributes(TRAINER, "a stopped training ends the loaders", "self.dataloader_train = self.dataloader_val ="),
     Row(
         "nnunetv2.utilities.default_n_proc_DA.get_allowed_n_proc_DA",
         Use.CALLED,

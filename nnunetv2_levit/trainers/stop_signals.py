@@ -168,6 +168,6 @@ def _end_workers(trainer: Any) -> None:
     from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
     from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 
-    for loader in (getattr(trainer, name, None) for name in ("dataloader_train", "dataloader_val")):
+    for loader in (trainer.dataloader_train, trainer.dataloader_val):
         if isinstance(loader, MultiThreadedAugmenter | NonDetMultiThreadedAugmenter):
             loader._finish()

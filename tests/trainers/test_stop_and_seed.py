@@ -151,6 +151,7 @@ class ForeignTrainer:
 
     is_ddp, local_rank, current_epoch, num_epochs, disable_checkpointing = False, 0, 0, 3, False
     num_iterations_per_epoch = num_val_iterations_per_epoch = 1
+    dataloader_train = dataloader_val = None
 
     def __init__(self, folder):
         self.output_folder, self.said, self.saved = str(folder), [], []
