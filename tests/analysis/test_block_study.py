@@ -1,7 +1,10 @@
 """The study of blocks in one command: names, the printed rows, the table, and once the whole chain on a phantom."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from nnunetv2_levit.analysis import block_study as module
 from nnunetv2_levit.analysis.block_study import printed_rows, tuning_name
 from nnunetv2_levit.trainers import naming
 from tests.conftest import DATASET_ID
+from tests.support.nnunet_programs import call_program
 
 CONFIGURATION = "2d_p48x40"
 
@@ -78,8 +82,17 @@ def trained(preprocessed, monkeypatch, tmp_path):
     return model
 
 
+def in_this_process(command, *, env, stdout, stderr, check):
+    """`subprocess.run` for the package's own command, without the cost of importing torch and nnU-Net anew."""
+    assert command[:3] == [sys.executable, "-m", "nnunetv2_levit.cli"]
+    said = call_program("nnunetv2_levit", *command[3:], environment={**env, "nnUNet_n_proc_DA": "0"})
+    stdout.write(said.encode())
+    return SimpleNamespace(returncode=0)
+
+
 @pytest.mark.slow
 def test_the_whole_study_and_once_more(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=in_this_process, STDOUT=subprocess.STDOUT))
     out = tmp_path / "out"
     result = levit.block_study(trained, output=out, blocks=(1,), iterations=1)
     (row,) = result["rows"]

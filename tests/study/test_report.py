@@ -10,7 +10,15 @@ import pytest
 from nnunetv2_levit.errors import UserError
 from nnunetv2_levit.evaluation.stored import load_evaluation
 from nnunetv2_levit.study import load_study, products, report, status
-from nnunetv2_levit.study.jobs import Job, fold_folder, jobs_of, model_folder, models_of, prediction_folder
+from nnunetv2_levit.study.jobs import (
+    Job,
+    fold_folder,
+    jobs_of,
+    model_folder,
+    models_of,
+    prediction_folder,
+    report_folder,
+)
 from nnunetv2_levit.study.kept_settings import keep_settings, made_with_these_settings
 from nnunetv2_levit.study.page import answer_sentence
 from nnunetv2_levit.study.pooling import pool_seeds
@@ -53,6 +61,17 @@ def finished(study):
                 target = prediction_folder(study, model, seed) / f"patient{number:03d}_frame01.nii.gz"
                 write_labels(target, heart(1 if model == models_of(study)[0] else 3))
     return study
+
+
+@pytest.fixture
+def evaluated(finished):
+    """`finished` with its models evaluated, and a page that says nothing."""
+    for job in jobs_of(finished).values():
+        if job.kind == "evaluate":
+            products.evaluate(finished, job)
+    report_folder(finished).mkdir()
+    (report_folder(finished) / "report.html").touch()
+    return finished
 
 
 def shown(page):
@@ -135,14 +154,13 @@ def test_a_model_that_lacks_a_result_is_left_out_and_named(finished):
         ("[evaluation]\nworkers = 1\n", set()),
     ],
 )
-def test_results_of_other_settings_are_made_anew(finished, study_file, change, outdated):
+def test_results_of_other_settings_are_made_anew(evaluated, study_file, change, outdated):
     """Jobs are found from their files: else tables would mix what the study's file said at different times."""
-    report(finished)
-    jobs = [job for job in jobs_of(finished).values() if job.kind in ("predict", "evaluate")]
-    cases, _ = StudyFiles(finished).test_cases()
+    jobs = [job for job in jobs_of(evaluated).values() if job.kind in ("predict", "evaluate")]
+    cases, _ = StudyFiles(evaluated).test_cases()
     for job in jobs:
-        keep_settings(finished, job, cases)
-        assert made_with_these_settings(finished, job, cases)
+        keep_settings(evaluated, job, cases)
+        assert made_with_these_settings(evaluated, job, cases)
     study_file.write_text(study_file.read_text() + change)
     changed = load_study(study_file)
     assert {
@@ -157,21 +175,20 @@ def test_results_of_other_settings_are_made_anew(finished, study_file, change, o
     ("change", "outdated"),
     [("image", {"predict", "evaluate"}), ("label", {"evaluate"}), ("fewer", {"predict", "evaluate"})],
 )
-def test_results_of_other_test_images_or_labels_are_made_anew(finished, change, outdated):
-    report(finished)
-    jobs = [job for job in jobs_of(finished).values() if job.kind in ("predict", "evaluate")]
+def test_results_of_other_test_images_or_labels_are_made_anew(evaluated, change, outdated):
+    jobs = [job for job in jobs_of(evaluated).values() if job.kind in ("predict", "evaluate")]
     for job in jobs:
-        keep_settings(finished, job, StudyFiles(finished).test_cases()[0])
-    files = StudyFiles(finished)
+        keep_settings(evaluated, job, StudyFiles(evaluated).test_cases()[0])
+    files = StudyFiles(evaluated)
     assert all(files.made(job) is not None for job in jobs)
-    image = sorted(finished.test.images.iterdir())[0]
+    image = sorted(evaluated.test.images.iterdir())[0]
     if change == "fewer":
         image.unlink()
     else:
-        corrected = image if change == "image" else sorted(finished.test.labels.iterdir())[0]
+        corrected = image if change == "image" else sorted(evaluated.test.labels.iterdir())[0]
         later = time.time() + 60
         os.utime(corrected, (later, later))
-    states = StudyFiles(finished).states()
+    states = StudyFiles(evaluated).states()
     assert {job.kind for job in jobs if states[job.id].name != "done"} == outdated
 
 

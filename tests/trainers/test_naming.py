@@ -23,10 +23,16 @@ NAMES = [
 ]
 
 
+# sizes that differ by widths or by the number of equal blocks alone: options are tried in these, plain names in all
+SMALLEST = {"LeViTUNet": "128s", "TransUNet": "3blocks", "UNETR2D": "3blocks", "CATS2D": "3blocks"}
+
+
 def in_the_smallest(name):
-    """LeViT-UNet's sizes differ by widths alone: its options are tried in the smallest."""
     parsed = parse(name)
-    return replace(parsed, size="128s").joined() if parsed.family.name == "LeViTUNet" and parsed.words else name
+    size = SMALLEST.get(parsed.family.name)
+    if not size or not parsed.words or (size == "3blocks" and parsed.words == ("blocks1",)):
+        return name
+    return replace(parsed, size=size).joined()
 
 
 # names whose networks differ: the option chosen last is one that changes the network
