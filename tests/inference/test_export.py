@@ -14,7 +14,7 @@ from nnunetv2_levit.inference import export
 from nnunetv2_levit.inference.onnx_backend import OnnxBackend, to_onnx
 from nnunetv2_levit.network_architectures import FAMILIES
 from tests.inference.model_folders import write_case, write_model_folder
-from tests.network_architectures.test_contract import build, fewest_blocks, randomise
+from tests.network_architectures.test_contract import build_shallow, randomise
 from tests.network_check.broken_networks import BranchesOnValues
 
 TRAINER = "LeViTUNetTrainer_128s_blocks1"
@@ -24,7 +24,7 @@ TRAINER = "LeViTUNetTrainer_128s_blocks1"
 # docs/lab/experiments/export_all.py does all networks at their full depth.
 @pytest.mark.parametrize("name", [family.smallest[0] for family in FAMILIES])
 def test_one_network_of_each_family_is_the_same_in_onnx_runtime(name):
-    network = randomise(build(name, image_size=(32, 48), **fewest_blocks(name))).eval()
+    network = randomise(build_shallow(name, image_size=(32, 48))).eval()
     if name.startswith("unet2022"):  # shifted windows in the first stage are enough
         for stages in (network.encoder.stages[1:], network.decoder.stages):
             for blocks in stages:
@@ -72,7 +72,7 @@ def model_folder(tmp_path_factory):
     dataset = {"channel_names": {"0": "a", "1": "b"}, "labels": {"background": 0, "heart": 1}, "file_ending": ".nii.gz"}
     (folder / "plans.json").write_text(json.dumps(plans))
     (folder / "dataset.json").write_text(json.dumps(dataset))
-    network = randomise(build("levit_unet_128s", blocks=1, in_channels=2, num_classes=2, image_size=(32, 48)))
+    network = randomise(build_shallow("levit_unet_128s", in_channels=2, num_classes=2, image_size=(32, 48)))
     checkpoint = {
         "trainer_name": TRAINER,
         "init_args": {"configuration": "2d"},
