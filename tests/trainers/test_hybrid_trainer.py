@@ -112,7 +112,7 @@ smallest_of_each_family = pytest.mark.parametrize(
 
 
 def losses_and_rates(trainer):
-    """Of 16 steps on one batch, whose foreground is what is bright."""
+    """Of ten steps on one batch, whose foreground is what is bright."""
     torch.manual_seed(0)
     trainer.initialize()
     fixed = batch(trainer)
@@ -123,7 +123,7 @@ def losses_and_rates(trainer):
     else:
         fixed["target"] = seen
     losses, rates = [], []
-    for trainer.current_epoch in range(8):
+    for trainer.current_epoch in range(5):
         trainer.on_train_epoch_start()
         for _ in range(2):
             losses.append(float(trainer.train_step(fixed)["loss"]))
