@@ -87,7 +87,7 @@ def in_this_process(command, *, env, stdout, stderr, check):
     assert command[:3] == [sys.executable, "-m", "nnunetv2_levit.cli"]
     said = call_program("nnunetv2_levit", *command[3:], environment={**env, "nnUNet_n_proc_DA": "0"})
     stdout.write(said.encode())
-    return SimpleNamespace(returncode=0)
+    return subprocess.CompletedProcess(command, returncode=0)
 
 
 @pytest.mark.slow

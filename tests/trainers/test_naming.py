@@ -30,7 +30,7 @@ SMALLEST = {"LeViTUNet": "128s", "TransUNet": "3blocks", "UNETR2D": "3blocks", "
 def in_the_smallest(name):
     parsed = parse(name)
     size = SMALLEST.get(parsed.family.name)
-    if not size or not parsed.words or (size == "3blocks" and parsed.words == ("blocks1",)):
+    if not size or not parsed.words or (size == "3blocks" and "blocks1" in parsed.words):  # which say the same twice
         return name
     return replace(parsed, size=size).joined()
 
